@@ -1,0 +1,485 @@
+#!/usr/bin/env python3
+"""Times ibid beside the tools that people use today, one after the other in turns, and prints medians and ratios.
+
+    cargo build --release && bench/run.py
+
+A row's contestants take turns, so that a slow spell of the machine hits them alike; ratios are between medians of one
+row. Every contestant does the same work on the same base, which ibid makes from Debian's packages. A peer that is not
+installed or does not work here is a line that says why. Everything is made under one temporary folder, apart from images
+named ibid-bench-* in the Docker engine, and is removed at the end.
+
+Peers, all Debian packages: docker.io (with dockerd running), runc, bubblewrap, buildah, mmdebstrap.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = "debian:bookworm-slim"
+BENCH_BASE = "ibid-bench-base"
+CONTEXT_FILES = 10_000
+FOLDERS = 100
+# Debian's buildah asks for more open files than some hosts grant.
+BUILDAH_LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
+
+
+class Unavailable(Exception):
+    """Why a contestant cannot take part."""
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(*command, cwd=None, env=None, stdin=None):
+    """Runs a command to its end; its failure is the contestant's."""
+    try:
+        done = subprocess.run(
+            [str(word) for word in command],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    except OSError as error:
+        raise Unavailable(f"{command[0]}: {error.strerror}") from error
+    if done.returncode != 0:
+        said = (done.stderr + done.stdout).decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise Unavailable(f"{Path(str(command[0])).name} exited with {done.returncode}: {said[-1][:300]}")
+    return done.stdout
+
+
+def program(name):
+    found = shutil.which(name)
+    if found is None:
+        raise Unavailable(f"{name} is not installed")
+    return found
+
+
+class Contestant:
+    """One column of a row. `prepare` runs before each turn, untimed, and returns the command to time."""
+
+    def __init__(self, name, prepare, env=None, cwd=None):
+        self.name, self.prepare, self.env, self.cwd = name, prepare, {**os.environ, **(env or {})}, cwd
+        self.seconds, self.why = [], None
+
+    def turn(self, number, count):
+        if self.why is not None:
+            return
+        try:
+            command = [str(word) for word in self.prepare(number)]
+            with tempfile.TemporaryFile() as said:
+                actions = [
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, said.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, said.fileno(), 2),
+                ]
+                before = os.getcwd()
+                os.chdir(self.cwd or before)
+                try:
+                    started = time.perf_counter()
+                    child = os.posix_spawnp(command[0], command, self.env, file_actions=actions)
+                    _, status = os.waitpid(child, 0)
+                    seconds = time.perf_counter() - started
+                finally:
+                    os.chdir(before)
+                if status != 0:
+                    said.seek(0)
+                    lines = said.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+                    raise Unavailable(f"exit status {os.waitstatus_to_exitcode(status)}: {lines[-1][:300]}")
+        except (Unavailable, OSError) as error:
+            self.why = str(error)
+            return
+        if count:
+            self.seconds.append(seconds)
+
+    def median(self):
+        return statistics.median(self.seconds) if self.seconds else None
+
+
+def contest(title, contestants, turns, warm_ups):
+    """Gives every contestant its turns, each round starting with another one."""
+    for number in range(warm_ups + turns):
+        say(f"{title}: round {number + 1} of {warm_ups + turns}")
+        for place in range(len(contestants)):
+            contestants[(place + number) % len(contestants)].turn(number, count=number >= warm_ups)
+
+
+def shown(seconds):
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+class Report:
+    def __init__(self):
+        self.rows, self.missed = [], 0
+
+    def add(self, title, ibid, peers, goals):
+        """`goals` maps a peer's name to the largest ratio allowed."""
+        mine = ibid.median()
+        self.missed += mine is None
+        self.rows.append((title, ibid.name, self.cell(ibid), "", "", ""))
+        for peer in peers:
+            theirs, goal = peer.median(), goals.get(peer.name)
+            ratio = verdict = ""
+            if mine is not None and theirs is not None:
+                ratio = f"1/{theirs / mine:.1f}" if theirs >= mine else f"{mine / theirs:.1f}"
+                if goal is not None:
+                    met = mine <= goal * theirs
+                    self.missed += not met
+                    verdict = "met" if met else "MISSED"
+            self.rows.append(("", peer.name, self.cell(peer), ratio, f"1/{1 / goal:.0f}" if goal else "", verdict))
+
+    @staticmethod
+    def cell(contestant):
+        if contestant.median() is None:
+            return f"not available: {contestant.why}"
+        low, high = min(contestant.seconds), max(contestant.seconds)
+        return f"{shown(contestant.median())}  ({shown(low)} – {shown(high)}, n = {len(contestant.seconds)})"
+
+    def line(self, title, name, value, goal, met):
+        self.missed += not met
+        self.rows.append((title, name, value, "", goal, "met" if met else "MISSED"))
+
+    def print(self):
+        head = ("what", "contestant", "median (least – most)", "ibid : peer", "goal", "")
+        print("| " + " | ".join(head) + " |")
+        print("|" + "---|" * len(head))
+        for row in self.rows:
+            print("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |")
+
+
+class Bench:
+    def __init__(self, ibid, folder, turns):
+        self.ibid, self.folder, self.turns = ibid, folder, turns
+        self.store = folder / "share"
+        self.env = {"XDG_DATA_HOME": str(self.store)}
+        self.report = Report()
+        self.images = []
+        self._base = None
+
+    # What several rows need, made once.
+
+    def base_archive(self):
+        """The base as ibid makes it: a project that uses it, and a Docker archive of it."""
+        if self._base is None:
+            say("making the base")
+            project = self.project("base", "")
+            run(self.ibid, "-C", project, "build", env=self.env)
+            archive = self.folder / "base.tar"
+            run(self.ibid, "-C", project, "save", BASE, "-o", archive, env=self.env)
+            self._base = archive
+        return self._base
+
+    def rootfs(self):
+        """The base unpacked into a folder."""
+        rootfs = self.folder / "rootfs"
+        if not rootfs.exists():
+            archive = self.base_archive()
+            unpacked = self.folder / "unpacked"
+            unpacked.mkdir()
+            run("tar", "--extract", "--file", archive, "--directory", unpacked)
+            partial = self.folder / "rootfs.partial"
+            partial.mkdir()
+            for image in json.loads((unpacked / "manifest.json").read_text()):
+                for layer in image["Layers"]:
+                    run("tar", "--extract", "--numeric-owner", "--file", unpacked / layer, "--directory", partial)
+            partial.rename(rootfs)
+        return rootfs
+
+    def docker(self):
+        """Debian's client, which has BuildKit built in, or another with the buildx plug-in; and the base in the engine."""
+        program("dockerd")
+        client = "/usr/bin/docker" if os.access("/usr/bin/docker", os.X_OK) else program("docker")
+        run(client, "info")
+        if BENCH_BASE not in self.images:
+            tar = self.folder / "rootfs.tar"
+            if not tar.exists():
+                run("tar", "--create", "--numeric-owner", "--file", tar, "--directory", self.rootfs(), ".")
+            run(client, "import", tar, BENCH_BASE)
+            self.images.append(BENCH_BASE)
+        return client
+
+    def buildah(self):
+        """The command's start, with storage of its own that has the base."""
+        storage = self.folder / "buildah"
+        command = [program("buildah"), "--root", storage / "root", "--runroot", storage / "run"]
+        if not storage.exists():
+            run(*command, "pull", f"docker-archive:{self.base_archive()}")
+            names = json.loads(run(*command, "images", "--json"))
+            run(*command, "tag", names[0]["id"], BENCH_BASE)
+        return command
+
+    def project(self, name, dockerfile, files=0, packages=("ca-certificates",)):
+        """A project of `files` small files under version control, whose Dockerfile starts from the base."""
+        folder = self.folder / name
+        folder.mkdir()
+        (folder / "Dockerfile").write_text(f"FROM {BASE}\n{dockerfile}")
+        # The same for peers, whose base is known by another name. Outside the context, so that the contexts are equal.
+        self.peer_dockerfile(folder).write_text(f"FROM {BENCH_BASE}\n{dockerfile}")
+        (folder / "ibid.toml").write_text(
+            f'name = "ibid-bench-{name}"\n[base."{BASE}"]\nsuite = "bookworm"\npackages = {json.dumps(list(packages))}\n'
+        )
+        (folder / ".dockerignore").write_text(".git\nibid.lock\n")
+        for number in range(files):
+            path = folder / f"folder-{number % FOLDERS}" / f"file-{number}.txt"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"{name}: {number}\n" * 40)
+        git = ["git", "-C", folder, "-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+        run(*git, "init", "--quiet")
+        run(*git, "add", "--all")
+        run(*git, "commit", "--quiet", "--message", "bench")
+        return folder
+
+    def peer_dockerfile(self, project):
+        return project.with_name(project.name + ".Dockerfile")
+
+    @staticmethod
+    def available(name, make, env=None, cwd=None):
+        """A contestant whose set-up is done by `make`, which returns what prepares a turn."""
+        try:
+            return Contestant(name, make(), env, cwd)
+        except (Unavailable, OSError) as error:
+            contestant = Contestant(name, lambda number: [], env, cwd)
+            contestant.why = str(error)
+            return contestant
+
+    # The rows.
+
+    def start(self):
+        """From start to exit of `true` in a container."""
+
+        def ibid():
+            project = self.project("start", 'ENTRYPOINT ["true"]\n')
+            run(self.ibid, "-C", project, "build", env=self.env)
+            return lambda number: [self.ibid, "-C", project, "run", "--pegged"]
+
+        def docker():
+            client = self.docker()
+            return lambda number: [client, "run", "--rm", "--net=host", BENCH_BASE, "true"]
+
+        def runc():
+            command, bundle = program("runc"), self.folder / "bundle"
+            rootfs = self.rootfs()
+            bundle.mkdir()
+            run(command, "spec", *([] if os.geteuid() == 0 else ["--rootless"]), cwd=bundle)
+            config = json.loads((bundle / "config.json").read_text())
+            config["process"].update(terminal=False, args=["true"])
+            config["root"].update(path=str(rootfs), readonly=True)
+            namespaces = config["linux"]["namespaces"]
+            config["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "network"]
+            (bundle / "config.json").write_text(json.dumps(config))
+            state = self.folder / "runc"
+            return lambda number: [command, "--root", state, "run", "--bundle", bundle, f"ibid-bench-{number}"]
+
+        def bwrap():
+            command, rootfs = program("bwrap"), self.rootfs()
+            mounts = ["--ro-bind", rootfs, "/", "--proc", "/proc", "--dev", "/dev"]
+            return lambda number: [command, *mounts, "--unshare-all", "--share-net", "true"]
+
+        mine = self.available("ibid run --pegged", ibid, self.env)
+        peers = [
+            self.available("docker run --rm --net=host", docker),
+            self.available("runc run", runc),
+            self.available("bwrap", bwrap),
+            self.available("no container", lambda: lambda number: ["true"]),
+        ]
+        contest("start", [mine, *peers], self.turns(30), warm_ups=2)
+        self.report.add(
+            "`true` in a built project", mine, peers, {"docker run --rm --net=host": 1 / 20, "runc run": 1 / 4}
+        )
+
+    STEPS = "RUN echo one > /one\nRUN echo two > /two\nRUN echo three > /three\nCOPY . /context\n"
+
+    def rebuild(self):
+        """A build of 10,000 files in which nothing is new."""
+        project = self.project("rebuild", self.STEPS, CONTEXT_FILES)
+
+        def ibid():
+            run(self.ibid, "-C", project, "build", env=self.env)
+            return lambda number: [self.ibid, "-C", project, "build"]
+
+        mine = self.available("ibid build", ibid, self.env)
+        peers = self.build_peers(lambda number: project)
+        contest("rebuild", [mine, *peers], self.turns(15), warm_ups=1)
+        self.report.add(
+            "rebuild, nothing changed, 10,000 files", mine, peers, {"BuildKit": 1 / 5, "buildah --layers": 1 / 20}
+        )
+
+    def build(self):
+        """The same with nothing cached: each turn has steps and files of its own."""
+        projects = {}
+
+        def project(number):
+            if number not in projects:
+                steps = self.STEPS.replace("RUN echo", f"RUN : {number}; echo")
+                projects[number] = self.project(f"build-{number}", steps, CONTEXT_FILES)
+            return projects[number]
+
+        def ibid():
+            self.base_archive()
+            return lambda number: [self.ibid, "-C", project(number), "build"]
+
+        mine = self.available("ibid build", ibid, self.env)
+        peers = self.build_peers(project)
+        contest("build", [mine, *peers], self.turns(7), warm_ups=1)
+        self.report.add("three `RUN`, `COPY` of 10,000 files, uncached", mine, peers, {"BuildKit": 1 / 3})
+
+    def build_peers(self, project):
+        def buildkit():
+            client = self.docker()
+            self.images.append("ibid-bench-build")
+            flags = ["--quiet", "--network", "host", "--tag", "ibid-bench-build"]
+            return lambda number: [client, "build", *flags, "--file", self.peer_dockerfile(project(number)), project(number)]
+
+        def buildah():
+            command = self.buildah()
+            flags = ["bud", "--quiet", "--layers", "--isolation", "chroot", "--network", "host", *BUILDAH_LIMITS]
+            flags += ["--tag", "ibid-bench-build"]
+            return lambda number: [*command, *flags, "--file", self.peer_dockerfile(project(number)), project(number)]
+
+        return [
+            self.available("BuildKit", buildkit, {"DOCKER_BUILDKIT": "1"}),
+            self.available("buildah --layers", buildah),
+        ]
+
+    def base(self):
+        """A base with Python and NumPy from packages that are already on the disk."""
+        packages = ["ca-certificates", "python3", "python3-numpy"]
+
+        def ibid():
+            project = self.project("numpy", "", packages=packages)
+            # Fetches the packages and writes the lock file.
+            filled = self.folder / "filled"
+            run(self.ibid, "-C", project, "build", env={"XDG_DATA_HOME": str(filled)})
+            debs = filled / "ibid" / "debs"
+            if not any(debs.glob("*.deb")):
+                raise Unavailable(f"the store keeps no packages in {debs}")
+
+            def prepare(number):
+                # A store that has the packages and nothing else. The command line names it, because the
+                # contestant's environment is the same at every turn.
+                store = self.folder / f"numpy-store-{number}"
+                run(self.ibid, "images", env={"XDG_DATA_HOME": str(store)})
+                (store / "ibid" / "debs").mkdir(exist_ok=True)
+                run("cp", "--archive", "--link", f"{debs}/.", store / "ibid" / "debs")
+                return ["env", f"XDG_DATA_HOME={store}", self.ibid, "-C", project, "build"]
+
+            return prepare
+
+        def mmdebstrap():
+            command = [program("mmdebstrap"), "--quiet", "--variant=essential", f"--include={','.join(packages)}"]
+            cache = self.folder / "archives"
+            cache.mkdir()
+            command += ["--skip=essential/unlink,cleanup/apt", "--setup-hook=mkdir -p \"$1\"/var/cache/apt/archives"]
+            sync_out = f"--customize-hook=cp \"$1\"/var/cache/apt/archives/*.deb {cache}"
+            run(*command, sync_out, "bookworm", self.folder / "mmdebstrap-filled")
+            # The package indexes it fetches again, about a second of its time.
+            link = f"--setup-hook=ln {cache}/*.deb \"$1\"/var/cache/apt/archives"
+            return lambda number: [*command, link, "bookworm", self.folder / f"mmdebstrap-{number}"]
+
+        mine = self.available("ibid build", ibid)
+        peers = [self.available("mmdebstrap", mmdebstrap)]
+        contest("base", [mine, *peers], self.turns(5), warm_ups=0)
+        self.report.add("base with Python and NumPy, packages downloaded", mine, peers, {"mmdebstrap": 1 / 3})
+
+    def memory(self):
+        """Memory of all processes of ibid while it builds the sample from nothing."""
+        sample = self.folder / "sample"
+        shutil.copytree(ROOT / "examples" / "mnist", sample, ignore=shutil.ignore_patterns("output", "data", "ibid.lock"))
+        say("memory: building the sample from nothing")
+        binary = os.stat(self.ibid)
+        peak, ended = 0, threading.Event()
+
+        def watch():
+            nonlocal peak
+            while not ended.wait(0.01):
+                total = 0
+                for status in Path("/proc").glob("[0-9]*/status"):
+                    try:
+                        if os.path.samestat(os.stat(status.with_name("exe")), binary):
+                            total += high_water(status.read_text())
+                    except OSError:
+                        continue  # it ended meanwhile
+                peak = max(peak, total)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            run(self.ibid, "-C", sample, "build", env={"XDG_DATA_HOME": str(self.folder / "memory-store")})
+        except Unavailable as error:
+            self.report.line("memory while building the sample", "ibid build", f"not available: {error}", "100 MiB", False)
+            return
+        finally:
+            ended.set()
+            watcher.join()
+        if peak == 0:
+            self.report.line("memory while building the sample", "ibid build", "not available: it was not seen", "", False)
+            return
+        self.report.line(
+            "memory while building the sample", "ibid build", f"{peak / 1024:.0f} MiB", "100 MiB", peak <= 100 * 1024
+        )
+
+    ROWS = ("start", "rebuild", "build", "base", "memory")
+
+    def clean_up(self):
+        for image in dict.fromkeys(self.images):
+            try:
+                run("docker", "image", "rm", "--force", image)
+            except Unavailable as error:
+                say(f"image {image} stays: {error}")
+
+
+def high_water(status):
+    """Most memory that a process has had, in KiB, from its /proc/<id>/status."""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these rows: {', '.join(Bench.ROWS)}")
+    parser.add_argument("--ibid", type=Path, help="binary to time [default: the release build of this checkout]")
+    parser.add_argument("--rounds", type=int, help="turns of each contestant [default: as many as each row needs]")
+    parser.add_argument("--folder", type=Path, help="where to work [default: /var/tmp]", default=Path("/var/tmp"))
+    arguments = parser.parse_args()
+    for row in arguments.rows:
+        if row not in Bench.ROWS:
+            parser.error(f"no row {row!r}; there are {', '.join(Bench.ROWS)}")
+    ibid = arguments.ibid
+    if ibid is None:
+        built = [path for path in ROOT.glob("target/**/release/ibid") if os.access(path, os.X_OK)]
+        if not built:
+            parser.error("no release build here: cargo build --release, or name a binary with --ibid")
+        ibid = max(built, key=lambda path: path.stat().st_mtime)
+
+    folder = Path(tempfile.mkdtemp(prefix="ibid-bench-", dir=arguments.folder))
+    bench = Bench(ibid.resolve(), folder, lambda usual: arguments.rounds or usual)
+    try:
+        for row in Bench.ROWS:
+            if not arguments.rows or row in arguments.rows:
+                getattr(bench, row)()
+    finally:
+        bench.clean_up()
+        # Folders of a container's other users can only be removed from within ibid's user namespace, or by root.
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            say(f"{folder} could not be removed whole")
+    bench.report.print()
+    return 1 if bench.report.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,448 @@
+//! Performs a plan: stage by stage, step by step, each either found in the cache or executed over an
+//! overlay whose upper folder becomes the layer.
+//!
+//! Invariants:
+//! - the result depends on the plan, the context's content, the bases and the epoch, on nothing else;
+//! - a layer is in the store before the cache names it, and an image's layers before the image;
+//! - certificates and proxies of the host reach the processes, never a layer, a key or a configuration.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ibid_core::digest::{DiffId, Digest};
+use ibid_core::image::{History, ImageConfig, RootFs, host_architecture};
+use ibid_core::plan::{Action, Base, Copy, CopyFrom, Lines, Plan, Stage, Step};
+use ibid_core::time::rfc3339;
+use ibid_sandbox::trust::HostTrust;
+use ibid_store::{CommitRules, MergedView, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::context::{self, Context, Selection};
+use crate::{copy, key, run_step};
+
+/// An image that a stage starts from or copies from.
+#[derive(Debug, Clone)]
+pub struct BaseImage {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its configuration.
+    pub config: ImageConfig,
+}
+
+/// Everything a build reads.
+pub struct Request<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// The files that may be copied.
+    pub context: &'a Context,
+    /// Images by the text that the plan names them with.
+    pub bases: &'a BTreeMap<String, BaseImage>,
+    /// Time given to everything that is made, in seconds since 1970.
+    pub epoch: i64,
+    /// Where code is mounted at run time; none means the image's working folder.
+    pub code_mount: Option<&'a str>,
+    /// Run every step again.
+    pub no_cache: bool,
+    /// What processes get from the host.
+    pub trust: &'a HostTrust,
+}
+
+/// What happens while a build is performed.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step was found in the cache.
+    Cached(StepName<'a>),
+    /// A step starts.
+    Started(StepName<'a>),
+    /// The running step wrote a line; seconds since its start.
+    Output(StepName<'a>, f64, &'a str),
+    /// A step has ended well; seconds it took.
+    Finished(StepName<'a>, f64),
+}
+
+/// Which step an event is about.
+#[derive(Debug, Clone, Copy)]
+pub struct StepName<'a> {
+    /// Counted from 1 over all stages that are built.
+    pub number: usize,
+    /// Number of steps in all.
+    pub total: usize,
+    /// Name or number of the stage, when there are several.
+    pub stage: Option<&'a str>,
+    /// The instruction.
+    pub text: &'a str,
+}
+
+/// A built image.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The image's digest.
+    pub image: Digest,
+    /// Its configuration.
+    pub config: ImageConfig,
+    /// Steps that made something.
+    pub steps: usize,
+    /// Those of them that were found in the cache.
+    pub steps_cached: usize,
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A step failed; the kind says how.
+    #[error("{kind}")]
+    Step {
+        /// Where it stands in the Dockerfile.
+        lines: Lines,
+        /// What went wrong.
+        kind: Box<StepError>,
+    },
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] ibid_store::Error),
+    /// The store's folder could not be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+}
+
+/// How a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The command ended with another status than 0.
+    #[error("the command failed with {status}")]
+    Command {
+        /// How it ended.
+        status: ibid_sandbox::ExitStatus,
+        /// The last lines it wrote.
+        output: Vec<String>,
+    },
+    /// The command could not be started.
+    #[error("the command could not be started")]
+    Sandbox(#[from] ibid_sandbox::Error),
+    /// The user does not exist in the image.
+    #[error(transparent)]
+    User(#[from] ibid_core::user::UnknownUser),
+    /// The sources cannot be had from the context.
+    #[error(transparent)]
+    Context(#[from] context::Error),
+    /// Files could not be copied.
+    #[error(transparent)]
+    Copy(#[from] copy::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] ibid_store::Error),
+    /// A file of the layers below could not be read.
+    #[error("cannot read `{path}` in the image")]
+    Read {
+        /// Path in the image.
+        path: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// A path that should be a folder is something else.
+    #[error("`{0}` exists in the image and is no folder")]
+    NoFolder(String),
+}
+
+/// What the cache keeps for a step.
+#[derive(Serialize, Deserialize)]
+struct CachedStep {
+    /// The layer; none when the step changed nothing.
+    layer: Option<DiffId>,
+}
+
+/// What the cache keeps for an environment.
+#[derive(Serialize, Deserialize)]
+struct CachedImage {
+    image: Digest,
+}
+
+/// Performs a plan.
+pub fn build(store: &Store, request: &Request, on_event: &(dyn Fn(Event) + Sync)) -> Result<Built, Error> {
+    let plan = request.plan;
+    let total = plan.stages.iter().flat_map(|stage| &stage.steps).filter(|step| makes(step)).count();
+    let mut built: BTreeMap<usize, StageState> = BTreeMap::new();
+    let (mut number, mut steps_cached) = (0, 0);
+    let mut environment_layers = Vec::new();
+    for (index, stage) in plan.stages.iter().enumerate() {
+        let number_text = index.to_string();
+        let stage_name = (plan.stages.len() > 1).then(|| stage.name.as_deref().unwrap_or(&number_text));
+        let mut state = StageState::of_base(stage, request, &built);
+        let code_start = trailing_code_start(stage, code_mount(stage, request.code_mount).as_deref());
+        for (position, step) in stage.steps.iter().enumerate() {
+            if position == code_start {
+                environment_layers = state.layers.clone();
+            }
+            if !makes(step) {
+                state.history.push(history(step, request, &stage.author, true));
+                continue;
+            }
+            number += 1;
+            let name = StepName { number, total, stage: stage_name, text: &step.text };
+            let at = |kind: StepError| Error::Step { lines: step.lines, kind: Box::new(kind) };
+            let (key, selection) =
+                step_key(step, &state, request, &built).map_err(at)?.expect("the step makes something");
+            let cached = if request.no_cache { None } else { cached_step(store, &key)? };
+            let layer = match cached {
+                Some(cached) => {
+                    steps_cached += 1;
+                    on_event(Event::Cached(name));
+                    cached.layer
+                }
+                None => {
+                    on_event(Event::Started(name));
+                    let start = Instant::now();
+                    let layer = perform(store, step, &state, request, &built, selection, &|line| {
+                        on_event(Event::Output(name, start.elapsed().as_secs_f64(), line));
+                    })
+                    .map_err(at)?;
+                    let value = serde_json::to_vec(&CachedStep { layer }).expect("plain data");
+                    store.put_cache(&key, &value)?;
+                    on_event(Event::Finished(name, start.elapsed().as_secs_f64()));
+                    layer
+                }
+            };
+            state.layers.extend(layer);
+            state.history.push(history(step, request, &stage.author, layer.is_none()));
+        }
+        if code_start >= stage.steps.len() {
+            environment_layers = state.layers.clone();
+        }
+        built.insert(index, state);
+    }
+    let stage = &plan.stages[plan.target];
+    let state = built.remove(&plan.target).expect("the target is always needed");
+    let config = ImageConfig {
+        created: Some(rfc3339(request.epoch)),
+        author: stage.author.clone(),
+        architecture: host_architecture().to_owned(),
+        variant: None,
+        os: "linux".to_owned(),
+        config: stage.config.clone(),
+        rootfs: RootFs::new(state.layers),
+        history: state.history,
+    };
+    let image = store.put_image(&config)?;
+    let environment = key::environment(&environment_layers, &stage.config, request.epoch);
+    store.put_cache(&environment, &serde_json::to_vec(&CachedImage { image }).expect("plain data"))?;
+    Ok(Built { image, config, steps: total, steps_cached })
+}
+
+/// The image to run mounted code in, when nothing needs to be built: every step is in the cache, save
+/// trailing copies of code that the mount hides anyway. Such copies are not even looked at, so
+/// an edit of the code costs nothing.
+pub fn built_environment(store: &Store, request: &Request) -> Result<Option<Digest>, Error> {
+    let plan = request.plan;
+    let mut built: BTreeMap<usize, StageState> = BTreeMap::new();
+    for (index, stage) in plan.stages.iter().enumerate() {
+        let mut state = StageState::of_base(stage, request, &built);
+        let end = if index == plan.target {
+            trailing_code_start(stage, code_mount(stage, request.code_mount).as_deref())
+        } else {
+            stage.steps.len()
+        };
+        for step in &stage.steps[..end.min(stage.steps.len())] {
+            let at = |kind: StepError| Error::Step { lines: step.lines, kind: Box::new(kind) };
+            let Some((key, _)) = step_key(step, &state, request, &built).map_err(at)? else { continue };
+            let Some(cached) = cached_step(store, &key)? else { return Ok(None) };
+            state.layers.extend(cached.layer);
+        }
+        built.insert(index, state);
+    }
+    let stage = &plan.stages[plan.target];
+    let key = key::environment(&built[&plan.target].layers, &stage.config, request.epoch);
+    let Some(value) = store.cache(&key)? else { return Ok(None) };
+    let Ok(cached) = serde_json::from_slice::<CachedImage>(&value) else { return Ok(None) };
+    match store.image(&cached.image) {
+        Ok(config) if config.rootfs.diff_ids.iter().all(|layer| store.has_layer(layer)) => {
+            Ok(Some(cached.image))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// What copies from the context bring into the image: the path of each file and link, with a digest of its
+/// content. The identity of the code that a build pegs.
+pub fn context_files(request: &Request) -> Result<BTreeMap<String, String>, Error> {
+    let mut files = BTreeMap::new();
+    for step in request.plan.stages.iter().flat_map(|stage| &stage.steps) {
+        let Action::Copy(Copy { from: CopyFrom::Context, sources, .. }) = &step.action else { continue };
+        let at = |error: context::Error| Error::Step { lines: step.lines, kind: Box::new(error.into()) };
+        let selection = request.context.select(sources).map_err(at)?;
+        for (path, identity) in request.context.identities(&selection).map_err(at)? {
+            files.insert(path.display().to_string(), identity);
+        }
+    }
+    Ok(files)
+}
+
+fn makes(step: &Step) -> bool {
+    step.action != Action::Config
+}
+
+/// Where code is mounted: as asked for, else the image's working folder unless that is the root.
+fn code_mount(stage: &Stage, mount: Option<&str>) -> Option<String> {
+    let mount = mount.unwrap_or(&stage.config.working_dir).trim_end_matches('/');
+    (!mount.is_empty()).then(|| mount.to_owned())
+}
+
+/// The position from which a stage only brings files of the context into the folder that a mount hides.
+fn trailing_code_start(stage: &Stage, mount: Option<&str>) -> usize {
+    let Some(mount) = mount else { return stage.steps.len() };
+    let is_hidden = |path: &str| Path::new(path).starts_with(mount);
+    let start = stage
+        .steps
+        .iter()
+        .rposition(|step| match &step.action {
+            Action::Config => false,
+            Action::Workdir { path, .. } => !is_hidden(path),
+            Action::Copy(copy) => copy.from != CopyFrom::Context || !is_hidden(&copy.dest),
+            Action::Run(_) => true,
+        })
+        .map_or(0, |last| last + 1);
+    // A folder that `WORKDIR` makes before the code is part of the environment: it costs nothing to
+    // keep, and the order of the layers stays that of the file.
+    stage.steps[start..]
+        .iter()
+        .position(|step| matches!(step.action, Action::Copy(_)))
+        .map_or(stage.steps.len(), |position| start + position)
+}
+
+/// What a stage has come to.
+struct StageState {
+    /// Layers, lowest first.
+    layers: Vec<DiffId>,
+    history: Vec<History>,
+}
+
+impl StageState {
+    fn of_base(stage: &Stage, request: &Request, built: &BTreeMap<usize, StageState>) -> Self {
+        match &stage.base {
+            Base::Scratch => Self { layers: Vec::new(), history: Vec::new() },
+            Base::Stage(index) => {
+                let base = &built[index];
+                Self { layers: base.layers.clone(), history: base.history.clone() }
+            }
+            Base::Image(name) => {
+                let base = &request.bases[name].config;
+                Self { layers: base.rootfs.diff_ids.clone(), history: base.history.clone() }
+            }
+        }
+    }
+}
+
+fn history(step: &Step, request: &Request, author: &Option<String>, empty_layer: bool) -> History {
+    History {
+        created: Some(rfc3339(request.epoch)),
+        author: author.clone(),
+        created_by: Some(step.created_by.clone()),
+        comment: None,
+        empty_layer,
+    }
+}
+
+/// The key of a step, with what it copies when that comes from the context; none for steps that touch
+/// only the configuration.
+fn step_key<'a>(
+    step: &Step,
+    state: &StageState,
+    request: &Request<'a>,
+    built: &BTreeMap<usize, StageState>,
+) -> Result<Option<(Digest, Option<Selection>)>, StepError> {
+    let epoch = request.epoch;
+    Ok(match &step.action {
+        Action::Config => None,
+        Action::Run(run) => Some((key::run(run, &state.layers, epoch), None)),
+        Action::Workdir { path, user } => Some((key::workdir(path, user, &state.layers, epoch), None)),
+        Action::Copy(copy) => {
+            let (content, selection) = match &copy.from {
+                CopyFrom::Context => {
+                    let selection = request.context.select(&copy.sources)?;
+                    (request.context.digest(&selection)?, Some(selection))
+                }
+                CopyFrom::Stage(index) => (key::stacked(&built[index].layers), None),
+                CopyFrom::Image(name) => (key::stacked(&request.bases[name].config.rootfs.diff_ids), None),
+            };
+            Some((key::copy(copy, &content, &state.layers, epoch), selection))
+        }
+    })
+}
+
+fn cached_step(store: &Store, key: &Digest) -> Result<Option<CachedStep>, Error> {
+    let Some(value) = store.cache(key)? else { return Ok(None) };
+    // What cannot be read is as good as absent: the cache is no truth.
+    let Ok(cached) = serde_json::from_slice::<CachedStep>(&value) else { return Ok(None) };
+    Ok(Some(cached).filter(|cached| cached.layer.as_ref().is_none_or(|layer| store.has_layer(layer))))
+}
+
+/// Executes a step and commits its layer.
+fn perform(
+    store: &Store,
+    step: &Step,
+    state: &StageState,
+    request: &Request,
+    built: &BTreeMap<usize, StageState>,
+    selection: Option<Selection>,
+    on_line: &(dyn Fn(&str) + Sync),
+) -> Result<Option<DiffId>, StepError> {
+    let rules =
+        CommitRules { epoch: request.epoch, keep_nondeterminism: false, lowers: store.lowers(&state.layers) };
+    match &step.action {
+        Action::Config => Ok(None),
+        Action::Run(run) => {
+            let draft = store.draft_layer()?;
+            run_step::run(store, run, &state.layers, &draft, request, on_line)?;
+            Ok(draft.commit(&rules)?)
+        }
+        Action::Workdir { path, user } => {
+            let view = MergedView::new(store.lowers(&state.layers));
+            let found = view
+                .find(Path::new(path))
+                .map_err(|source| StepError::Read { path: path.clone(), source })?;
+            match found {
+                Some(ibid_store::Found::Folder(_)) => return Ok(None),
+                Some(ibid_store::Found::Other(_)) => return Err(StepError::NoFolder(path.clone())),
+                None => {}
+            }
+            let draft = store.draft_layer()?;
+            let owner = run_step::find_user(store, user, &state.layers)?;
+            copy::make_folder(store, &state.layers, &draft, path, (owner.uid, owner.gid))?;
+            Ok(draft.commit(&rules)?)
+        }
+        Action::Copy(copy) => {
+            let draft = store.draft_layer()?;
+            let owner = match &copy.chown {
+                Some(text) => Some(run_step::owner(store, text, &state.layers)?),
+                None => None,
+            };
+            match &copy.from {
+                CopyFrom::Context => {
+                    let selection = selection.expect("the key of a copy from the context selects");
+                    copy::from_context(
+                        store,
+                        copy,
+                        request.context,
+                        &selection,
+                        owner,
+                        &state.layers,
+                        &draft,
+                    )?;
+                }
+                CopyFrom::Stage(index) => {
+                    copy::from_layers(store, copy, &built[index].layers, owner, &state.layers, &draft)?;
+                }
+                CopyFrom::Image(name) => {
+                    let layers = &request.bases[name].config.rootfs.diff_ids;
+                    copy::from_layers(store, copy, layers, owner, &state.layers, &draft)?;
+                }
+            }
+            Ok(draft.commit(&rules)?)
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The build context: the files that a build may copy, and what they are as content.
+//!
+//! ```text
+//! sources of COPY ──select──▶ entries of the folder, less what the ignore file drops
+//!                                │ digest: BLAKE3 of each file, known from the stat cache or read
+//!                                ▼
+//!                             the key of the copy        copy_file: the same bytes, or an error
+//! ```
+//!
+//! Invariants:
+//! - content counts, never times, owners or the builder's umask: of a file's mode only whether its owner
+//!   may execute it, because no more than that ends in a layer;
+//! - nothing outside the root is opened: links are resolved inside it, as if it were `/`, and files are
+//!   opened through no link at all;
+//! - a file is read for its digest once; if it has changed when it is copied, the copy fails, so that a
+//!   layer never holds other bytes than its key says;
+//! - one [`Context`] sees one state of a folder: what was listed once is not listed again.
+
+mod entry;
+mod select;
+mod stat_cache;
+mod walk;
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ibid_core::digest::{Digest, Hasher};
+use ibid_core::dockerignore::Ignore;
+
+pub use entry::{Entry, Kind};
+pub use select::{Selection, Source};
+use stat_cache::StatCache;
+pub use walk::{Found, Listing};
+
+/// What a folder holds, sorted by path.
+type Entries = Arc<Vec<Entry>>;
+
+/// A folder whose files a build may copy.
+#[derive(Debug)]
+pub struct Context {
+    root: PathBuf,
+    root_fd: OwnedFd,
+    rules: IgnoreFile,
+    cache_file: Option<PathBuf>,
+    /// Read on first use.
+    cache: Mutex<Option<StatCache>>,
+    /// What folders held when they were first listed, by path.
+    listed: Mutex<HashMap<Box<[u8]>, Entries>>,
+}
+
+/// The rules that drop files from a context, and the file they stand in.
+#[derive(Debug, Clone, Default)]
+pub struct IgnoreFile {
+    /// The file as messages name it, such as `.dockerignore`. Empty when there is none.
+    pub name: String,
+    /// Its rules.
+    pub rules: Ignore,
+}
+
+/// Why the context cannot give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried, such as `read`.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// No file matches a source.
+    #[error("`{pattern}` is not in the build context {}", root.display())]
+    Missing {
+        /// The source as the Dockerfile has it.
+        pattern: String,
+        /// The context's folder.
+        root: PathBuf,
+    },
+    /// The ignore file drops a source.
+    #[error("`{pattern}` is dropped from the build context by {file}:{line}")]
+    Ignored {
+        /// The source as the Dockerfile has it.
+        pattern: String,
+        /// The ignore file.
+        file: String,
+        /// The line of its rule.
+        line: usize,
+    },
+    /// A source is no valid pattern.
+    #[error("`{pattern}` is no pattern: {reason}")]
+    Pattern {
+        /// The source as the Dockerfile has it.
+        pattern: String,
+        /// What is wrong with it.
+        reason: ibid_core::glob::InvalidGlob,
+    },
+    /// Links lead in a circle.
+    #[error("`{pattern}` goes through too many symbolic links")]
+    Links {
+        /// The source as the Dockerfile has it.
+        pattern: String,
+    },
+    /// A source is a socket, a pipe or a device.
+    #[error("`{pattern}` is neither a file, a folder nor a symbolic link")]
+    Special {
+        /// The source as the Dockerfile has it.
+        pattern: String,
+    },
+    /// A file got shorter, or something else, between being listed and being read.
+    #[error("{} changed while the build was reading it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Context {
+    /// Opens the folder `root`. Digests of its files are remembered in `cache_file`, which is rewritten
+    /// when the context is dropped; losing that file costs time only.
+    pub fn open(root: &Path, rules: IgnoreFile, cache_file: Option<&Path>) -> Result<Self, Error> {
+        let root_fd = walk::open_root(root).map_err(|source| Error::Io {
+            action: "open the folder",
+            path: root.to_owned(),
+            source: source.into(),
+        })?;
+        Ok(Self {
+            root: root.to_owned(),
+            root_fd,
+            rules,
+            cache_file: cache_file.map(Path::to_owned),
+            cache: Mutex::new(None),
+            listed: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// The context's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Everything that is kept, sorted by path. The root itself is no entry.
+    pub fn walk(&self) -> Result<Arc<Vec<Entry>>, Error> {
+        self.folder(b"")
+    }
+
+    /// Every path with the rule that keeps or drops it, sorted by path. Folders that are dropped whole are
+    /// listed without what they hold.
+    pub fn explain(&self) -> Result<Listing, Error> {
+        walk::listing(self)
+    }
+
+    /// Finds the sources of a `COPY`: paths or patterns relative to the root; `.` and the empty path are
+    /// all of it.
+    pub fn select<S: AsRef<str>>(&self, sources: &[S]) -> Result<Selection, Error> {
+        let mut selection = Selection::default();
+        for pattern in sources {
+            select::expand(self, pattern.as_ref(), &mut selection)?;
+        }
+        Ok(selection)
+    }
+
+    /// The digest of everything a copy of `selection` makes: names, links, content, and which files are
+    /// executable. Reads the files whose content is not known yet.
+    pub fn digest(&self, selection: &Selection) -> Result<Digest, Error> {
+        self.learn_contents(selection, stat_cache::now_ns())?;
+        let mut hasher = Hasher::default();
+        let mut record = Vec::new();
+        // Numbers of fixed width and lengths before texts: no two selections give the same bytes.
+        let text = |record: &mut Vec<u8>, text: &[u8]| {
+            record.extend((text.len() as u64).to_le_bytes());
+            record.extend(text);
+        };
+        for source in &selection.sources {
+            record.push(if source.is_folder() { b'D' } else { b'F' });
+            if !source.is_folder() {
+                text(&mut record, source.name());
+            }
+            for (path, entry) in source.entries() {
+                match &entry.kind {
+                    Kind::Folder => record.push(b'd'),
+                    Kind::Link { target } => {
+                        record.push(b'l');
+                        text(&mut record, target);
+                    }
+                    Kind::File { executable } => {
+                        record.push(if *executable { b'x' } else { b'f' });
+                        let content = entry.content().expect("learn_contents has set it or failed");
+                        record.extend(content.hash);
+                        record.extend(content.size.to_le_bytes());
+                    }
+                    Kind::Special => continue,
+                }
+                text(&mut record, path);
+            }
+            record.push(b'.');
+            hasher.update(&record);
+            record.clear();
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Every file and link of a selection with what identifies its content: the hash of its bytes, or a
+    /// link's target. Reads the files whose content is not known yet.
+    pub fn identities(&self, selection: &Selection) -> Result<Vec<(PathBuf, String)>, Error> {
+        self.learn_contents(selection, stat_cache::now_ns())?;
+        let entries = selection.sources.iter().flat_map(Source::entries);
+        let identity = |entry: &Entry| match &entry.kind {
+            Kind::File { executable } => {
+                let hash = blake3::Hash::from_bytes(entry.content()?.hash).to_hex();
+                Some(format!("{}{hash}", if *executable { "executable " } else { "" }))
+            }
+            Kind::Link { target } => Some(format!("link {}", String::from_utf8_lossy(target))),
+            Kind::Folder | Kind::Special => None,
+        };
+        Ok(entries.filter_map(|(_, entry)| Some((entry.path().to_owned(), identity(entry)?))).collect())
+    }
+
+    /// Writes the content of the file `entry` to `to`. When [`Context::digest`] has read it before, the
+    /// bytes are the same, or this fails with [`Error::Changed`].
+    pub fn copy_file(&self, entry: &Entry, to: &mut impl Write) -> Result<u64, Error> {
+        let mut file = self.open_file(entry)?;
+        let size = entry.content().map_or(file.size(), |content| content.size);
+        let copied = file.read(self, size, |bytes| {
+            to.write_all(bytes).map_err(|source| Error::Io {
+                action: "write the copy of",
+                path: self.path_of(entry),
+                source,
+            })
+        })?;
+        match entry.content() {
+            Some(content) if content.hash != copied => Err(Error::Changed { path: self.path_of(entry) }),
+            _ => Ok(size),
+        }
+    }
+
+    /// The path of an entry on this machine.
+    pub fn path_of(&self, entry: &Entry) -> PathBuf {
+        self.root.join(entry.path())
+    }
+
+    /// The entries below a folder, by its path.
+    fn folder(&self, path: &[u8]) -> Result<Arc<Vec<Entry>>, Error> {
+        let listed = |context: &Self| {
+            context.listed.lock().unwrap_or_else(PoisonError::into_inner).get(path).map(Arc::clone)
+        };
+        if let Some(entries) = listed(self) {
+            return Ok(entries);
+        }
+        let entries = Arc::new(walk::kept_below(self, path)?);
+        let mut all = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(all.entry(path.into()).or_insert(entries)))
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let cache = self.cache.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(cache), Some(file)) = (cache, &self.cache_file) {
+            // A cache that cannot be written makes the next build slower and nothing worse.
+            let _ = cache.save(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

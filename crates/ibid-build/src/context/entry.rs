@@ -1,0 +1,186 @@
+//! One path of a context: what it is, and the marks by which a change of it is noticed.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use rustix::fs::{FileType, OFlags, Stat};
+
+use super::{Context, Error, walk};
+
+/// A path of a context.
+#[derive(Debug)]
+pub struct Entry {
+    path: Box<[u8]>,
+    /// What is there.
+    pub kind: Kind,
+    stamp: Stamp,
+    content: OnceLock<Content>,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File {
+        /// Its owner may execute it. All that is kept of its mode: 755 if so, else 644.
+        executable: bool,
+    },
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link {
+        /// Where it points, as it is written.
+        target: Box<[u8]>,
+    },
+    /// A socket, pipe or device: never copied.
+    Special,
+}
+
+/// The bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Content {
+    /// BLAKE3.
+    pub(super) hash: [u8; 32],
+    pub(super) size: u64,
+}
+
+/// What changes when a file changes. Times in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) size: u64,
+    pub(super) modified_ns: i64,
+    pub(super) changed_ns: i64,
+    pub(super) inode: u64,
+    pub(super) device: u64,
+}
+
+impl Stamp {
+    pub(super) fn of(stat: &Stat) -> Self {
+        // Years beyond what 64 bits hold wrap around: a stamp is only compared.
+        let nanoseconds = |s: i64, ns: u64| s.wrapping_mul(1_000_000_000).wrapping_add(ns as i64);
+        Self {
+            size: stat.st_size as u64,
+            modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+            inode: stat.st_ino,
+            device: stat.st_dev,
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn new(path: Box<[u8]>, kind: Kind, stamp: Stamp) -> Self {
+        Self { path, kind, stamp, content: OnceLock::new() }
+    }
+
+    /// Relative to the context's root, clean.
+    pub fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.path))
+    }
+
+    /// Size in bytes of a file; 0 for everything else.
+    pub fn size(&self) -> u64 {
+        match self.kind {
+            Kind::File { .. } => self.stamp.size,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn path_bytes(&self) -> &[u8] {
+        &self.path
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// The content, once it has been read or found in the cache.
+    pub(super) fn content(&self) -> Option<&Content> {
+        self.content.get()
+    }
+
+    pub(super) fn set_content(&self, content: Content) {
+        // Two threads that read the same file at once have read what each of them read; the first stays.
+        let _ = self.content.set(content);
+    }
+}
+
+/// A file opened for reading.
+pub(super) struct OpenFile<'a> {
+    entry: &'a Entry,
+    fd: OwnedFd,
+    stamp: Stamp,
+}
+
+const BUFFER_BYTES: usize = 256 * 1024;
+
+thread_local! {
+    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl Context {
+    pub(super) fn open_file<'a>(&self, entry: &'a Entry) -> Result<OpenFile<'a>, Error> {
+        let failed = |errno: rustix::io::Errno| match errno {
+            // It is a link, a folder or nothing now.
+            rustix::io::Errno::NOENT
+            | rustix::io::Errno::LOOP
+            | rustix::io::Errno::NOTDIR
+            | rustix::io::Errno::NXIO => Error::Changed { path: self.path_of(entry) },
+            errno => Error::Io { action: "read", path: self.path_of(entry), source: errno.into() },
+        };
+        // Should a pipe have taken the file's place, opening it must not wait for a writer.
+        let fd = walk::open_beneath(&self.root_fd, entry.path_bytes(), OFlags::RDONLY | OFlags::NONBLOCK)
+            .map_err(failed)?;
+        let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::Changed { path: self.path_of(entry) });
+        }
+        Ok(OpenFile { entry, fd, stamp: Stamp::of(&stat) })
+    }
+}
+
+impl OpenFile<'_> {
+    /// Size in bytes when it was opened.
+    pub(super) fn size(&self) -> u64 {
+        self.stamp.size
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Reads the first `size` bytes and gives their BLAKE3 hash. What is appended meanwhile, as to a log,
+    /// does not count; when bytes are missing, that is [`Error::Changed`].
+    pub(super) fn read(
+        &mut self,
+        context: &Context,
+        size: u64,
+        mut each: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<[u8; 32], Error> {
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(BUFFER_BYTES, 0);
+            let mut hasher = blake3::Hasher::new();
+            let mut left = size;
+            while left > 0 {
+                let want = usize::try_from(left).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+                match rustix::io::read(&self.fd, &mut buffer[..want]) {
+                    Ok(0) => return Err(Error::Changed { path: context.path_of(self.entry) }),
+                    Ok(got) => {
+                        hasher.update(&buffer[..got]);
+                        each(&buffer[..got])?;
+                        left -= got as u64;
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(errno) => {
+                        let path = context.path_of(self.entry);
+                        return Err(Error::Io { action: "read", path, source: errno.into() });
+                    }
+                }
+            }
+            Ok(*hasher.finalize().as_bytes())
+        })
+    }
+}

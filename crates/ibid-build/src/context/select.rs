@@ -1,0 +1,317 @@
+//! Which files the sources of a `COPY` mean, as BuildKit finds them (moby/buildkit, `solver/llbsolver/file`
+//! and tonistiigi/fsutil, `copy`).
+//!
+//! - A source without wildcard is a path. Links on the way and at its end are followed inside the context.
+//! - A source with wildcards is matched component by component, by Go's `filepath.Match`, through no link,
+//!   against what the ignore rules keep; a match that is a link is then followed like a path.
+//! - A folder means what it holds; links inside it stay links.
+//! - Wildcards that match nothing copy nothing. A path that is not there is an error, and so is a folder
+//!   before the first wildcard.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ibid_core::glob::Glob;
+use rustix::fs::{AtFlags, OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::entry::Stamp;
+use super::{Context, Entry, Error, Kind, walk};
+
+/// What the sources of one `COPY` are.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// In the order of the instruction; the matches of a pattern in the order of their names. Copied one
+    /// after the other, a later one wins.
+    pub sources: Vec<Source>,
+    /// Patterns that match nothing.
+    pub unmatched: Vec<String>,
+    /// Sockets, pipes and devices that a pattern matches itself.
+    special: Vec<PathBuf>,
+}
+
+/// One thing to copy.
+#[derive(Debug)]
+pub struct Source {
+    name: Box<[u8]>,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// A file, or another thing that is no folder.
+    Single(Arc<Entry>),
+    /// A folder: the length of its own path with the `/`, and what it holds.
+    Folder(usize, Arc<Vec<Entry>>),
+}
+
+impl Selection {
+    /// Number of files, and of bytes in them.
+    pub fn totals(&self) -> (usize, u64) {
+        let files = self
+            .sources
+            .iter()
+            .flat_map(Source::entries)
+            .filter(|(_, entry)| matches!(entry.kind, Kind::File { .. }));
+        files.fold((0, 0), |(count, bytes), (_, entry)| (count + 1, bytes + entry.size()))
+    }
+
+    /// Sockets, pipes and devices, which are not copied.
+    pub fn skipped(&self) -> impl Iterator<Item = &Path> {
+        let entries = self.sources.iter().flat_map(Source::entries);
+        let inside = entries.filter(|(_, entry)| entry.kind == Kind::Special).map(|(_, entry)| entry.path());
+        self.special.iter().map(PathBuf::as_path).chain(inside)
+    }
+}
+
+impl Source {
+    /// Whether this is a folder, whose content goes into the destination, or a single file, which goes to
+    /// the destination itself or, when that is a folder, into it by [`Source::name`].
+    pub fn is_folder(&self) -> bool {
+        matches!(self.what, What::Folder(..))
+    }
+
+    /// The last component of the path that the instruction names, links not followed.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// What to copy, folders before what they hold. Paths are relative to the destination folder; that of a
+    /// single file is its name.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
+        let (single, skip, below) = match &self.what {
+            What::Single(entry) => (Some((&*self.name, &**entry)), 0, [].as_slice()),
+            What::Folder(skip, entries) => (None, *skip, entries.as_slice()),
+        };
+        single.into_iter().chain(below.iter().map(move |entry| (&entry.path_bytes()[skip..], entry)))
+    }
+}
+
+/// How many links a path may go through before they count as a circle.
+const LINKS_MAX: usize = 255;
+
+/// Adds what `pattern` means to `selection`.
+pub(super) fn expand(context: &Context, pattern: &str, selection: &mut Selection) -> Result<(), Error> {
+    let components: Vec<&[u8]> = pattern
+        .as_bytes()
+        .split(|byte| *byte == b'/')
+        .filter(|component| !matches!(*component, b"" | b"."))
+        .collect();
+    let first_wildcard = components.iter().position(|component| has_wildcard(component));
+    let Some(first_wildcard) = first_wildcard else {
+        let name = components.last().copied().unwrap_or_default();
+        let resolved = resolve(context, pattern, &components)?;
+        let source = source(context, pattern, name, &resolved)?;
+        selection.sources.push(source.ok_or_else(|| missing(context, pattern, &resolved))?);
+        return Ok(());
+    };
+    let globs: Vec<Glob> = components[first_wildcard..]
+        .iter()
+        .map(|component| Glob::parse(component))
+        .collect::<Result<_, _>>()
+        .map_err(|reason| Error::Pattern { pattern: pattern.to_owned(), reason })?;
+    let folder = resolve(context, pattern, &components[..first_wildcard])?;
+    if matches!(held(context, &folder)?, Held::Nothing) {
+        return Err(missing(context, pattern, &folder));
+    }
+    let mut matches = Vec::new();
+    match_below(context, &folder, &globs, &mut matches)?;
+    let before = selection.sources.len();
+    for path in matches {
+        let components: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+        let name = components.last().copied().unwrap_or_default();
+        let resolved = resolve(context, pattern, &components)?;
+        let source = match source(context, pattern, name, &resolved) {
+            Err(Error::Special { .. }) => {
+                selection.special.push(OsStr::from_bytes(&resolved).into());
+                continue;
+            }
+            source => source?,
+        };
+        match source {
+            Some(source) => selection.sources.push(source),
+            // A dropped folder that holds nothing kept is not there.
+            None if resolved == path => {}
+            // A link to what is not there; the name says which of the matches it is.
+            None => return Err(missing(context, &String::from_utf8_lossy(&path), &resolved)),
+        }
+    }
+    if selection.sources.len() == before {
+        selection.unmatched.push(pattern.to_owned());
+    }
+    Ok(())
+}
+
+/// `\` alone makes no pattern: it is then a character like any other.
+fn has_wildcard(component: &[u8]) -> bool {
+    let mut bytes = component.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => _ = bytes.next(),
+            b'*' | b'?' | b'[' => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Follows the links of a path inside the context. Components that do not exist stay as they are.
+fn resolve(context: &Context, pattern: &str, components: &[&[u8]]) -> Result<Vec<u8>, Error> {
+    let mut rest: VecDeque<Vec<u8>> = components.iter().map(|component| component.to_vec()).collect();
+    let mut path: Vec<u8> = Vec::new();
+    let mut links = 0;
+    while let Some(component) = rest.pop_front() {
+        match component.as_slice() {
+            b"" | b"." => continue,
+            b".." => {
+                path.truncate(path.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
+                continue;
+            }
+            _ => {}
+        }
+        let parent = path.len();
+        if parent > 0 {
+            path.push(b'/');
+        }
+        path.extend(&component);
+        if context.rules.rules.verdict(&path).ignored {
+            continue;
+        }
+        let Some(entry) = entry(context, &path)? else { continue };
+        if let Kind::Link { target } = &entry.kind {
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(Error::Links { pattern: pattern.to_owned() });
+            }
+            path.truncate(if target.starts_with(b"/") { 0 } else { parent });
+            for component in target.split(|byte| *byte == b'/').rev() {
+                rest.push_front(component.to_vec());
+            }
+        }
+    }
+    Ok(path)
+}
+
+/// What is at a path, through no link; none when nothing is.
+fn entry(context: &Context, path: &[u8]) -> Result<Option<Entry>, Error> {
+    let failed = |errno| walk::error(context, "read the attributes of", path, errno);
+    let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&path[..0], path),
+    };
+    let fd = match walk::open_beneath(&context.root_fd, folder, OFlags::PATH | OFlags::DIRECTORY) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        Err(errno) => return Err(failed(errno)),
+    };
+    let stat = match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(errno) => return Err(failed(errno)),
+    };
+    Ok(walk::kind(context, &fd, name, path, &stat)?
+        .map(|kind| Entry::new(path.into(), kind, Stamp::of(&stat))))
+}
+
+/// The resolved path as a source; none when the context does not hold it.
+fn source(context: &Context, pattern: &str, name: &[u8], path: &[u8]) -> Result<Option<Source>, Error> {
+    let what = match held(context, path)? {
+        Held::Nothing => return Ok(None),
+        Held::Single(entry) if entry.kind == Kind::Special => {
+            return Err(Error::Special { pattern: pattern.to_owned() });
+        }
+        Held::Single(entry) => What::Single(Arc::new(entry)),
+        Held::Folder if path.is_empty() => What::Folder(0, context.folder(path)?),
+        Held::Folder => What::Folder(path.len() + 1, context.folder(path)?),
+    };
+    Ok(Some(Source { name: name.into(), what }))
+}
+
+enum Held {
+    Nothing,
+    Single(Entry),
+    Folder,
+}
+
+/// What the context holds at a resolved path, the ignore rules applied.
+fn held(context: &Context, path: &[u8]) -> Result<Held, Error> {
+    if path.is_empty() {
+        return Ok(Held::Folder);
+    }
+    let ignored = context.rules.rules.verdict(path).ignored;
+    Ok(match entry(context, path)? {
+        Some(Entry { kind: Kind::Folder, .. }) if !ignored || !context.folder(path)?.is_empty() => {
+            Held::Folder
+        }
+        Some(entry) if !ignored => Held::Single(entry),
+        _ => Held::Nothing,
+    })
+}
+
+fn missing(context: &Context, pattern: &str, path: &[u8]) -> Error {
+    let verdict = context.rules.rules.verdict(path);
+    match (verdict.ignored, verdict.rule) {
+        (true, Some(line)) => {
+            Error::Ignored { pattern: pattern.to_owned(), file: context.rules.name.clone(), line }
+        }
+        _ => Error::Missing { pattern: pattern.to_owned(), root: context.root.clone() },
+    }
+}
+
+/// Adds the paths below `folder` whose components match `globs`, in the order of their names.
+fn match_below(
+    context: &Context,
+    folder: &[u8],
+    globs: &[Glob],
+    matches: &mut Vec<Vec<u8>>,
+) -> Result<(), Error> {
+    let Some((glob, below)) = globs.split_first() else { return Ok(()) };
+    let rules = &context.rules.rules;
+    for name in names(context, folder)? {
+        if !glob.matches(&name) {
+            continue;
+        }
+        let mut path = folder.to_vec();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend(&name);
+        let verdict = rules.verdict(&path);
+        if below.is_empty() {
+            // Whether a dropped folder holds something kept is found out when it is listed.
+            if !verdict.ignored || rules.may_descend(verdict, &path) {
+                matches.push(path);
+            }
+        } else if rules.may_descend(verdict, &path)
+            && entry(context, &path)?.is_some_and(|entry| entry.kind == Kind::Folder)
+        {
+            match_below(context, &path, below, matches)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sorted names in a folder; none when it is no folder.
+fn names(context: &Context, folder: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    let failed = |errno| walk::error(context, "list the folder", folder, errno);
+    let fd = match walk::open_beneath(&context.root_fd, folder, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Vec::new()),
+        Err(errno) => return Err(failed(errno)),
+    };
+    let mut buffer = vec![std::mem::MaybeUninit::uninit(); 32 * 1024];
+    let mut listing = RawDir::new(&fd, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(name) = listing.next() {
+        let name = name.map_err(failed)?;
+        let name = name.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}

@@ -1,0 +1,315 @@
+//! What files held when they were last read, so that a build reads only what has changed.
+//!
+//! ```text
+//! "ibid-stat" version:u8 | count:u64 | records, sorted by path | BLAKE3 of all before
+//! record: path length:u32, path, size:u64, modified:i64, changed:i64, inode:u64, device:u64, BLAKE3
+//! ```
+//! Little endian. A file that is missing, cut short, damaged or of another version is an empty cache. It is
+//! replaced as a whole by a rename: of two processes that write, the last one's stays.
+//!
+//! A file is taken for unchanged when size, both times, inode and device are the same. That misses a write
+//! which left the time of change as it was, as one within the same tick of the clock does; so what was
+//! read too soon after its last change is not remembered ([`is_settled`]).
+
+use std::fs;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::entry::{Content, Stamp};
+use super::{Context, Entry, Error, Kind, Selection, walk};
+
+/// The digests of files by path. Of one context.
+#[derive(Debug, Default)]
+pub(super) struct StatCache {
+    bytes: Vec<u8>,
+    /// Sorted by path. As read from the file.
+    known: Vec<Record>,
+    /// Which of them were asked for.
+    used: Vec<bool>,
+    /// Learnt since, in any order.
+    learnt: Vec<(Box<[u8]>, Stamp, [u8; 32])>,
+}
+
+#[derive(Debug)]
+struct Record {
+    path: Range<usize>,
+    stamp: Stamp,
+    hash: [u8; 32],
+}
+
+const MAGIC: &[u8; 10] = b"ibid-stat\x01";
+const HASH_BYTES: usize = 32;
+const STAMP_BYTES: usize = 40;
+
+/// Records of files that no build asks for any more are kept up to this number more than of those that are
+/// asked for: another Dockerfile in the same folder may ask for them.
+const UNUSED_MAX: usize = 10_000;
+
+impl StatCache {
+    pub(super) fn load(file: &Path) -> Self {
+        fs::read(file).ok().and_then(Self::decode).unwrap_or_default()
+    }
+
+    fn decode(bytes: Vec<u8>) -> Option<Self> {
+        let body_end = bytes.len().checked_sub(HASH_BYTES)?;
+        if !bytes.starts_with(MAGIC) || blake3::hash(&bytes[..body_end]).as_bytes() != &bytes[body_end..] {
+            return None;
+        }
+        let mut at = MAGIC.len();
+        let mut take = |length: usize| {
+            let range = at..at.checked_add(length).filter(|end| *end <= body_end)?;
+            at = range.end;
+            Some(range)
+        };
+        let count = u64::from_le_bytes(bytes[take(8)?].try_into().ok()?);
+        let mut known: Vec<Record> = Vec::with_capacity(usize::try_from(count).ok()?.min(bytes.len() / 80));
+        for _ in 0..count {
+            let length = u32::from_le_bytes(bytes[take(4)?].try_into().ok()?);
+            let path = take(usize::try_from(length).ok()?)?;
+            let stamp = decode_stamp(bytes[take(STAMP_BYTES)?].try_into().ok()?);
+            let hash = bytes[take(HASH_BYTES)?].try_into().ok()?;
+            if known.last().is_some_and(|last| bytes[last.path.clone()] >= bytes[path.clone()]) {
+                return None;
+            }
+            known.push(Record { path, stamp, hash });
+        }
+        let used = vec![false; known.len()];
+        Some(Self { bytes, known, used, learnt: Vec::new() })
+    }
+
+    /// The hash of a file with this stamp. `cursor` is where to look first: that of the last look-up, as
+    /// paths are mostly asked for in order.
+    fn look_up(&mut self, cursor: &mut usize, path: &[u8], stamp: Stamp) -> Option<[u8; 32]> {
+        let path_of = |record: &Record| &self.bytes[record.path.clone()];
+        if self.known.get(*cursor).is_none_or(|record| path_of(record) != path) {
+            *cursor = self.known.binary_search_by(|record| path_of(record).cmp(path)).ok()?;
+        }
+        let at = *cursor;
+        *cursor += 1;
+        self.used[at] = true;
+        let record = &self.known[at];
+        (record.stamp == stamp).then_some(record.hash)
+    }
+
+    /// Writes the cache if something was learnt.
+    pub(super) fn save(&mut self, file: &Path) -> io::Result<()> {
+        if self.learnt.is_empty() {
+            return Ok(());
+        }
+        let folder = file.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        let mut draft = tempfile::NamedTempFile::new_in(folder)?;
+        draft.write_all(&self.encode())?;
+        draft.persist(file).map_err(|error| error.error)?;
+        self.learnt.clear();
+        Ok(())
+    }
+
+    fn encode(&mut self) -> Vec<u8> {
+        self.learnt.sort_by(|a, b| a.0.cmp(&b.0));
+        self.learnt.dedup_by(|a, b| a.0 == b.0);
+        let used = self.used.iter().filter(|used| **used).count();
+        let keep_unused = self.known.len() - used <= used + UNUSED_MAX;
+        let mut body = Vec::with_capacity(self.bytes.len() + self.learnt.len() * 160 + 64);
+        body.extend(MAGIC);
+        body.extend(0u64.to_le_bytes());
+        let mut count = 0u64;
+        let mut add = |path: &[u8], stamp: &Stamp, hash: &[u8; 32]| {
+            let Ok(length) = u32::try_from(path.len()) else { return };
+            body.extend(length.to_le_bytes());
+            body.extend(path);
+            body.extend(encode_stamp(stamp));
+            body.extend(hash);
+            count += 1;
+        };
+        let mut learnt = self.learnt.iter().peekable();
+        for (record, _) in self.known.iter().zip(&self.used).filter(|(_, used)| **used || keep_unused) {
+            let path = &self.bytes[record.path.clone()];
+            while let Some((new, stamp, hash)) = learnt.next_if(|(new, ..)| **new < *path) {
+                add(new, stamp, hash);
+            }
+            match learnt.next_if(|(new, ..)| **new == *path) {
+                Some((new, stamp, hash)) => add(new, stamp, hash),
+                None => add(path, &record.stamp, &record.hash),
+            }
+        }
+        for (new, stamp, hash) in learnt {
+            add(new, stamp, hash);
+        }
+        body[MAGIC.len()..MAGIC.len() + 8].copy_from_slice(&count.to_le_bytes());
+        let hash = blake3::hash(&body);
+        body.extend(hash.as_bytes());
+        body
+    }
+}
+
+fn encode_stamp(stamp: &Stamp) -> [u8; STAMP_BYTES] {
+    let mut bytes = [0; STAMP_BYTES];
+    let fields = [
+        stamp.size.to_le_bytes(),
+        stamp.modified_ns.to_le_bytes(),
+        stamp.changed_ns.to_le_bytes(),
+        stamp.inode.to_le_bytes(),
+        stamp.device.to_le_bytes(),
+    ];
+    for (to, field) in bytes.chunks_exact_mut(8).zip(fields) {
+        to.copy_from_slice(&field);
+    }
+    bytes
+}
+
+fn decode_stamp(bytes: [u8; STAMP_BYTES]) -> Stamp {
+    let field = |number: usize| {
+        let mut field = [0; 8];
+        field.copy_from_slice(&bytes[number * 8..][..8]);
+        field
+    };
+    Stamp {
+        size: u64::from_le_bytes(field(0)),
+        modified_ns: i64::from_le_bytes(field(1)),
+        changed_ns: i64::from_le_bytes(field(2)),
+        inode: u64::from_le_bytes(field(3)),
+        device: u64::from_le_bytes(field(4)),
+    }
+}
+
+/// How a file system keeps time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    /// This kernel's, in its own ticks.
+    Local { device: u64 },
+    /// Unknown: another computer's perhaps, in steps of up to two seconds.
+    Other,
+}
+
+const TICK_NS: i64 = 50_000_000;
+const UNKNOWN_STEP_NS: i64 = 3_000_000_000;
+
+impl Clock {
+    fn of(context: &Context) -> Self {
+        const EXT4: i64 = 0xef53;
+        const XFS: i64 = 0x5846_5342;
+        const BTRFS: i64 = 0x9123_683e;
+        const TMPFS: i64 = 0x0102_1994;
+        const OVERLAY: i64 = 0x794c_7630;
+        const F2FS: i64 = 0xf2f5_2010;
+        const ZFS: i64 = 0x2fc1_2fc1;
+        #[allow(clippy::unnecessary_cast, reason = "the field type differs between architectures")]
+        let kind = rustix::fs::fstatfs(&context.root_fd).map(|system| system.f_type as i64);
+        match (kind, rustix::fs::fstat(&context.root_fd)) {
+            (Ok(EXT4 | XFS | BTRFS | TMPFS | OVERLAY | F2FS | ZFS), Ok(stat)) => {
+                Self::Local { device: stat.st_dev }
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a file with this stamp, read from the moment `read_ns` on, would show any later change in its
+/// stamp.
+fn is_settled(clock: Clock, stamp: &Stamp, read_ns: i64) -> bool {
+    let step = match clock {
+        // File systems made with small inodes count whole seconds.
+        Clock::Local { device } if stamp.device == device && stamp.changed_ns % 1_000_000_000 != 0 => TICK_NS,
+        _ => UNKNOWN_STEP_NS,
+    };
+    let before = read_ns.saturating_sub(step);
+    let after = read_ns.saturating_add(step);
+    // A modification time far ahead was set on purpose and says nothing about when.
+    stamp.changed_ns < before && !(before..after).contains(&stamp.modified_ns)
+}
+
+pub(super) fn now_ns() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_nanos()).ok())
+        .unwrap_or(0)
+}
+
+impl Context {
+    /// Sees to it that the content of every file of `selection` is known. `read_ns` is the present time.
+    pub(super) fn learn_contents(&self, selection: &Selection, read_ns: i64) -> Result<(), Error> {
+        let files = || {
+            let entries = selection.sources.iter().flat_map(|source| source.entries());
+            entries
+                .map(|(_, entry)| entry)
+                .filter(|entry| matches!(entry.kind, Kind::File { .. }) && entry.content().is_none())
+        };
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let cache =
+            cache.get_or_insert_with(|| self.cache_file.as_deref().map(StatCache::load).unwrap_or_default());
+        let mut cursor = 0;
+        let mut unknown: Vec<&Entry> = Vec::new();
+        for entry in files() {
+            match cache.look_up(&mut cursor, entry.path_bytes(), entry.stamp()) {
+                Some(hash) => entry.set_content(Content { hash, size: entry.stamp().size }),
+                None => unknown.push(entry),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let clock = Clock::of(self);
+        for (entry, stamp) in self.read_all(&unknown)? {
+            if let Some(content) = entry.content()
+                && self.cache_file.is_some()
+                && is_settled(clock, &stamp, read_ns)
+            {
+                cache.learnt.push((entry.path_bytes().into(), stamp, content.hash));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads files in parallel and sets their content; gives the stamps they were read with.
+    fn read_all<'a>(&self, files: &[&'a Entry]) -> Result<Vec<(&'a Entry, Stamp)>, Error> {
+        let next = AtomicUsize::new(0);
+        let failed = AtomicBool::new(false);
+        let work = || {
+            let mut stamps = Vec::new();
+            while !failed.load(Ordering::Relaxed) {
+                let Some(entry) = files.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                let result = self.open_file(entry).and_then(|mut file| {
+                    let size = file.size();
+                    entry.set_content(Content { hash: file.read(self, size, |_| Ok(()))?, size });
+                    Ok((*entry, file.stamp()))
+                });
+                match result {
+                    Ok(stamp) => stamps.push(stamp),
+                    Err(error) => {
+                        failed.store(true, Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(stamps)
+        };
+        // A thread costs more than reading a few files does.
+        let threads = walk::threads().min(files.len() / 16 + 1);
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut stamps = work();
+            for other in others {
+                match other.join() {
+                    Ok(Ok(more)) => {
+                        stamps = stamps.map(|mut all| {
+                            all.extend(more);
+                            all
+                        })
+                    }
+                    Ok(Err(error)) => stamps = stamps.and(Err(error)),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            stamps
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

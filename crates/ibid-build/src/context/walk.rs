@@ -1,0 +1,250 @@
+//! Listing a folder in parallel, without what the ignore rules drop.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use ibid_core::dockerignore::Verdict;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::entry::Stamp;
+use super::{Context, Entry, Error, Kind};
+
+/// Everything in a context, kept and dropped.
+#[derive(Debug)]
+pub struct Listing {
+    /// Sorted by path.
+    pub found: Vec<Found>,
+    /// Files kept, folders and links not counted.
+    pub files_kept: usize,
+    /// Their size.
+    pub bytes_kept: u64,
+    /// Paths dropped. A folder dropped whole counts once.
+    pub paths_dropped: usize,
+}
+
+/// A path and why it is kept or dropped.
+#[derive(Debug)]
+pub struct Found {
+    /// What is there.
+    pub entry: Entry,
+    /// True when builds see it. A folder is also kept for something below it.
+    pub kept: bool,
+    /// The line of the ignore file that decided; none when no rule matches.
+    pub rule: Option<usize>,
+}
+
+/// As many as it takes to keep one disk busy: more threads wait for the same locks in the kernel.
+const THREADS_MAX: usize = 4;
+
+pub(super) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX))
+}
+
+pub(super) fn open_root(root: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens `path`, relative to the root, through no link.
+pub(super) fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path: &[u8] = if path.is_empty() { b"." } else { path };
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            // The kernel says so when a rename elsewhere kept it from being sure.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// What is kept below a folder of the context, sorted by path.
+pub(super) fn kept_below(context: &Context, folder: &[u8]) -> Result<Vec<Entry>, Error> {
+    let mut found = walk(context, folder, false)?;
+    found.retain(|found| found.kept);
+    Ok(found.into_iter().map(|found| found.entry).collect())
+}
+
+/// Everything in the context.
+pub(super) fn listing(context: &Context) -> Result<Listing, Error> {
+    let found = walk(context, b"", true)?;
+    let kept_files =
+        || found.iter().filter(|found| found.kept && matches!(found.entry.kind, Kind::File { .. }));
+    Ok(Listing {
+        files_kept: kept_files().count(),
+        bytes_kept: kept_files().map(|found| found.entry.size()).sum(),
+        paths_dropped: found.iter().filter(|found| !found.kept).count(),
+        found,
+    })
+}
+
+/// Folders still to be listed, shared by the threads.
+struct Queue {
+    pending: Vec<(Vec<u8>, Verdict)>,
+    /// Threads that are listing a folder and may add more.
+    busy: usize,
+    error: Option<Error>,
+}
+
+fn walk(context: &Context, folder: &[u8], with_dropped: bool) -> Result<Vec<Found>, Error> {
+    let verdict = context.rules.rules.verdict(folder);
+    let queue = Mutex::new(Queue { pending: vec![(folder.to_vec(), verdict)], busy: 0, error: None });
+    let changed = Condvar::new();
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = || {
+        let mut found = Vec::new();
+        let mut lister = Lister { context, with_dropped, buffer: vec![MaybeUninit::uninit(); 32 * 1024] };
+        let mut subfolders = Vec::new();
+        let mut state = lock();
+        loop {
+            if state.error.is_some() {
+                return found;
+            }
+            let Some((path, verdict)) = state.pending.pop() else {
+                if state.busy == 0 {
+                    return found;
+                }
+                state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            state.busy += 1;
+            drop(state);
+            let result = lister.list(&path, verdict, &mut found, &mut subfolders);
+            state = lock();
+            state.busy -= 1;
+            if let Err(error) = result {
+                state.error.get_or_insert(error);
+            }
+            if !subfolders.is_empty() || state.busy == 0 {
+                state.pending.append(&mut subfolders);
+                changed.notify_all();
+            }
+        }
+    };
+    let mut found = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads()).map(|_| scope.spawn(work)).collect();
+        let mut found = work();
+        for other in others {
+            match other.join() {
+                Ok(more) => found.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        found
+    });
+    if let Some(error) = queue.into_inner().unwrap_or_else(PoisonError::into_inner).error {
+        return Err(error);
+    }
+    found.sort_unstable_by(|a, b| a.entry.path_bytes().cmp(b.entry.path_bytes()));
+    keep_parents(&mut found);
+    Ok(found)
+}
+
+/// Keeps the dropped folders that hold something kept.
+fn keep_parents(found: &mut [Found]) {
+    let dropped_folders = found.iter().any(|found| !found.kept && found.entry.kind == Kind::Folder);
+    if !dropped_folders {
+        return;
+    }
+    let mut needed: HashSet<Box<[u8]>> = HashSet::new();
+    for kept in found.iter().filter(|found| found.kept) {
+        let mut path = kept.entry.path_bytes();
+        while let Some(slash) = path.iter().rposition(|byte| *byte == b'/') {
+            path = &path[..slash];
+            if !needed.insert(path.into()) {
+                break;
+            }
+        }
+    }
+    for folder in found.iter_mut().filter(|found| !found.kept && found.entry.kind == Kind::Folder) {
+        folder.kept = needed.contains(folder.entry.path_bytes());
+    }
+}
+
+struct Lister<'a> {
+    context: &'a Context,
+    with_dropped: bool,
+    buffer: Vec<MaybeUninit<u8>>,
+}
+
+impl Lister<'_> {
+    /// Adds what `folder` holds to `found`, and those of its folders that are to be listed to `subfolders`.
+    fn list(
+        &mut self,
+        folder: &[u8],
+        verdict: Verdict,
+        found: &mut Vec<Found>,
+        subfolders: &mut Vec<(Vec<u8>, Verdict)>,
+    ) -> Result<(), Error> {
+        let rules = &self.context.rules.rules;
+        let failed = |errno: Errno| error(self.context, "list the folder", folder, errno);
+        let fd = match open_beneath(&self.context.root_fd, folder, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(fd) => fd,
+            // Gone since its name was read, or dropped by the rules anyway.
+            Err(Errno::NOENT) if !folder.is_empty() => return Ok(()),
+            Err(Errno::ACCESS | Errno::PERM) if verdict.ignored => return Ok(()),
+            Err(errno) => return Err(failed(errno)),
+        };
+        let mut names = RawDir::new(&fd, &mut self.buffer);
+        while let Some(name) = names.next() {
+            let name = name.map_err(failed)?;
+            let (file_type, name) = (name.file_type(), name.file_name());
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let mut path = Vec::with_capacity(folder.len() + 1 + name.count_bytes());
+            if !folder.is_empty() {
+                path.extend(folder);
+                path.push(b'/');
+            }
+            path.extend(name.to_bytes());
+            let own = if rules.is_empty() { Verdict::default() } else { rules.verdict_below(verdict, &path) };
+            let may_be_folder = matches!(file_type, FileType::Directory | FileType::Unknown);
+            if own.ignored && !self.with_dropped && !(may_be_folder && rules.may_descend(own, &path)) {
+                continue;
+            }
+            let stat = match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(error(self.context, "read the attributes of", &path, errno)),
+            };
+            let Some(kind) = kind(self.context, &fd, name, &path, &stat)? else { continue };
+            if kind == Kind::Folder && rules.may_descend(own, &path) {
+                subfolders.push((path.clone(), own));
+            }
+            let entry = Entry::new(path.into(), kind, Stamp::of(&stat));
+            found.push(Found { entry, kept: !own.ignored, rule: own.rule });
+        }
+        Ok(())
+    }
+}
+
+/// What `stat` says; none when a link is gone already.
+pub(super) fn kind(
+    context: &Context,
+    folder: impl AsFd,
+    name: impl rustix::path::Arg,
+    path: &[u8],
+    stat: &Stat,
+) -> Result<Option<Kind>, Error> {
+    Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File { executable: stat.st_mode & 0o100 != 0 },
+        FileType::Directory => Kind::Folder,
+        FileType::Symlink => match rustix::fs::readlinkat(folder, name, Vec::new()) {
+            Ok(target) => Kind::Link { target: target.into_bytes().into() },
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(error(context, "read the link", path, errno)),
+        },
+        _ => Kind::Special,
+    }))
+}
+
+pub(super) fn error(context: &Context, action: &'static str, path: &[u8], errno: Errno) -> Error {
+    Error::Io { action, path: context.root.join(OsStr::from_bytes(path)), source: errno.into() }
+}

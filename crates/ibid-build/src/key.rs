@@ -1,0 +1,102 @@
+//! Cache keys: a digest of what a step reads, and of nothing else. Never a time, a folder, a user, or the
+//! builder's umask.
+
+use ibid_core::digest::{DiffId, Digest, Hasher};
+use ibid_core::image::ContainerConfig;
+use ibid_core::plan::{Copy, Run};
+
+/// Raised when a step's meaning or the rules for its layer change, so that old results are not used.
+const RULES_VERSION: &str = "1";
+
+/// Builds one key from named fields. Lengths are hashed too, so that no two lists of fields are alike.
+struct KeyHasher(Hasher);
+
+impl KeyHasher {
+    fn new(kind: &str, epoch: i64) -> Self {
+        let mut key = Self(Hasher::default());
+        key.field("kind", kind);
+        key.field("rules", RULES_VERSION);
+        key.field("epoch", &epoch.to_string());
+        key
+    }
+
+    fn field(&mut self, name: &str, value: &str) {
+        for text in [name, value] {
+            self.0.update(&(text.len() as u64).to_le_bytes());
+            self.0.update(text.as_bytes());
+        }
+    }
+
+    fn layers(&mut self, layers: &[DiffId]) {
+        for layer in layers {
+            self.field("layer", &layer.to_string());
+        }
+    }
+
+    fn finish(self) -> Digest {
+        self.0.finish()
+    }
+}
+
+/// A `RUN` over `layers`.
+pub(crate) fn run(run: &Run, layers: &[DiffId], epoch: i64) -> Digest {
+    let mut key = KeyHasher::new("run", epoch);
+    key.layers(layers);
+    for argument in &run.argv {
+        key.field("argument", argument);
+    }
+    for (name, value) in &run.env {
+        key.field("variable", name);
+        key.field("value", value);
+    }
+    key.field("user", &run.user);
+    key.field("folder", &run.cwd);
+    if let Some(script) = &run.script {
+        key.field("script", &script.name);
+        key.field("text", &script.content);
+    }
+    key.finish()
+}
+
+/// A `COPY` or `ADD` over `layers`, of sources with the given content.
+pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], epoch: i64) -> Digest {
+    let mut key = KeyHasher::new("copy", epoch);
+    key.layers(layers);
+    key.field("content", &content.to_string());
+    for source in &copy.sources {
+        key.field("source", source);
+    }
+    for file in &copy.inline {
+        key.field("inline", &file.name);
+        key.field("text", &file.content);
+    }
+    key.field("destination", &copy.dest);
+    key.field("owner", copy.chown.as_deref().unwrap_or(""));
+    key.field("mode", &copy.chmod.map(|mode| format!("{mode:o}")).unwrap_or_default());
+    key.field("extract", if copy.extract { "yes" } else { "no" });
+    key.finish()
+}
+
+/// Content that is a whole stage or image.
+pub(crate) fn stacked(layers: &[DiffId]) -> Digest {
+    let mut key = KeyHasher::new("stack", 0);
+    key.layers(layers);
+    key.finish()
+}
+
+/// A `WORKDIR` over `layers`.
+pub(crate) fn workdir(path: &str, user: &str, layers: &[DiffId], epoch: i64) -> Digest {
+    let mut key = KeyHasher::new("workdir", epoch);
+    key.layers(layers);
+    key.field("path", path);
+    key.field("user", user);
+    key.finish()
+}
+
+/// The environment that mounted code runs in: the layers below the code, and the configuration.
+pub(crate) fn environment(layers: &[DiffId], config: &ContainerConfig, epoch: i64) -> Digest {
+    let mut key = KeyHasher::new("environment", epoch);
+    key.layers(layers);
+    key.field("config", &serde_json::to_string(config).expect("a configuration holds only text keys"));
+    key.finish()
+}

@@ -1,0 +1,208 @@
+//! Performing `RUN`: the command in a sandbox over the layers so far, its writes in a draft's upper folder.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use ibid_core::digest::DiffId;
+use ibid_core::plan::{Run, SCRIPT_FOLDER};
+use ibid_core::user::{self, User};
+use ibid_sandbox::{ExitStatus, InjectedFile, Overlay, Rootfs, Spec, Stdio, Upper};
+use ibid_store::{LayerDraft, MergedView, Store};
+
+use crate::build::{Request, StepError};
+
+/// Lines kept for the report of a failure.
+const OUTPUT_LINES_MAX: usize = 40;
+/// Longest line, bytes.
+const LINE_BYTES_MAX: usize = 64 << 10;
+/// Largest `passwd` or `group` that is read, bytes.
+const USER_FILE_BYTES_MAX: u64 = 16 << 20;
+/// What a step is told its machine is called: the same everywhere, since steps write it down.
+const HOSTNAME: &str = "ibid";
+
+/// Runs the command; every line it writes goes to `on_line` as it comes.
+pub(crate) fn run(
+    store: &Store,
+    run: &Run,
+    layers: &[DiffId],
+    draft: &LayerDraft,
+    request: &Request,
+    on_line: &(dyn Fn(&str) + Sync),
+) -> Result<(), StepError> {
+    let user = find_user(store, &run.user, layers)?;
+    let mut env = run.env.clone();
+    let is_set = |env: &[(String, String)], name: &str| env.iter().any(|(known, _)| known == name);
+    let mut defaults = vec![
+        ("HOME".to_owned(), user.home.clone()),
+        // Tools that write the time of a build take it from here (reproducible-builds.org).
+        ("SOURCE_DATE_EPOCH".to_owned(), request.epoch.to_string()),
+        ("PYTHONHASHSEED".to_owned(), "0".to_owned()),
+        ("UV_NO_INSTALLER_METADATA".to_owned(), "1".to_owned()),
+    ];
+    defaults.extend(request.trust.env.iter().cloned());
+    for (name, value) in defaults {
+        if !is_set(&env, &name) {
+            env.push((name, value));
+        }
+    }
+    let mut files = request.trust.files.clone();
+    files.extend(ibid_sandbox::trust::network_files(HOSTNAME));
+    if let Some(script) = &run.script {
+        files.push(InjectedFile {
+            target: format!("{SCRIPT_FOLDER}/{}", script.name),
+            content: script.content.clone().into_bytes(),
+            mode: 0o755,
+        });
+    }
+    let spec = Spec {
+        mounts: request.trust.mounts.clone(),
+        files,
+        env,
+        cwd: run.cwd.clone(),
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        hostname: HOSTNAME.to_owned(),
+        ..Spec::new(Rootfs::Overlay(writable(store, layers, draft)), run.argv.clone())
+    };
+    let pipe = || {
+        let (reader, writer) = std::io::pipe()?;
+        Ok((reader, OwnedFd::from(writer.try_clone()?), OwnedFd::from(writer)))
+    };
+    let (output, stdout, stderr) = pipe().map_err(|source| ibid_sandbox::Error::Setup {
+        step: "make a pipe for the command's output".to_owned(),
+        path: None,
+        source,
+    })?;
+    let nothing = std::fs::File::open("/dev/null").map_err(|source| ibid_sandbox::Error::Setup {
+        step: "open".to_owned(),
+        path: Some("/dev/null".into()),
+        source,
+    })?;
+    let stdio = Stdio { stdin: Some(nothing.into()), stdout: Some(stdout), stderr: Some(stderr) };
+    let status = std::thread::scope(|scope| {
+        let running = ibid_sandbox::spawn(&spec, stdio)?;
+        let reader = scope.spawn(|| read_lines(output, on_line));
+        let status = running.attend();
+        let lines = reader.join().expect("the reader does not panic");
+        status.map(|status| (status, lines))
+    });
+    match status? {
+        (ExitStatus::Code(0), _) => Ok(()),
+        (status, output) => Err(StepError::Command { status, output }),
+    }
+}
+
+/// The layers under the draft's upper folder. The store syncs what it commits, so the overlay need not.
+pub(crate) fn writable(store: &Store, layers: &[DiffId], draft: &LayerDraft) -> Overlay {
+    Overlay {
+        lowers: store.lowers(layers),
+        upper: Some(Upper { upper: draft.upper().to_owned(), work: draft.work().to_owned() }),
+        volatile: true,
+    }
+}
+
+/// The user that a text of `USER` means in the image so far.
+pub(crate) fn find_user(store: &Store, text: &str, layers: &[DiffId]) -> Result<User, StepError> {
+    let view = MergedView::new(store.lowers(layers));
+    Ok(user::resolve(text, &read_text(&view, "/etc/passwd")?, &read_text(&view, "/etc/group")?)?)
+}
+
+/// The ids that `--chown` means. Without a group, the group has the user's number, as Docker has it.
+pub(crate) fn owner(store: &Store, text: &str, layers: &[DiffId]) -> Result<(u32, u32), StepError> {
+    let user = find_user(store, text, layers)?;
+    let is_number = text.parse::<u32>().is_ok();
+    Ok((user.uid, if is_number { user.uid } else { user.gid }))
+}
+
+fn read_text(view: &MergedView, path: &str) -> Result<String, StepError> {
+    let content = view
+        .read(Path::new(path), USER_FILE_BYTES_MAX)
+        .map_err(|source| StepError::Read { path: path.to_owned(), source })?;
+    Ok(String::from_utf8_lossy(&content.unwrap_or_default()).into_owned())
+}
+
+/// Reads until the last writer is gone. What a carriage return overwrites is dropped, as a terminal would
+/// show it: of a progress bar, only its end is a line.
+fn read_lines(mut output: impl Read, on_line: &dyn Fn(&str)) -> Vec<String> {
+    let mut last: VecDeque<String> = VecDeque::new();
+    let mut emit = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line);
+        on_line(&line);
+        if last.len() == OUTPUT_LINES_MAX {
+            last.pop_front();
+        }
+        last.push_back(line.into_owned());
+    };
+    let mut pending = Vec::new();
+    let mut returned = false;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let length = match output.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        for &byte in &buffer[..length] {
+            match byte {
+                b'\n' => {
+                    emit(&pending);
+                    pending.clear();
+                }
+                b'\r' => {
+                    returned = true;
+                    continue;
+                }
+                byte => {
+                    // A line without end is cut: output must not fill the memory.
+                    if pending.len() >= LINE_BYTES_MAX {
+                        emit(&pending);
+                        pending.clear();
+                    } else if returned {
+                        pending.clear();
+                    }
+                    pending.push(byte);
+                }
+            }
+            returned = false;
+        }
+    }
+    if !pending.is_empty() {
+        emit(&pending);
+    }
+    last.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn output_becomes_lines_as_a_terminal_shows_them() {
+        let check = |output: &[u8], expected: &[&str]| {
+            let lines = RefCell::new(Vec::new());
+            let last = read_lines(output, &|line| lines.borrow_mut().push(line.to_owned()));
+            assert_eq!(lines.into_inner(), expected, "{output:?}");
+            assert_eq!(last, expected, "{output:?}");
+        };
+        check(b"", &[]);
+        check(b"a\nb", &["a", "b"]);
+        check(b"a\r\n\nb\r\n", &["a", "", "b"]);
+        check(b"5%\r10%\r100%\ndone\n", &["100%", "done"]);
+        check(b"5%\r", &["5%"]);
+        check(b"\xff\n", &["\u{fffd}"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut_and_only_the_last_lines_are_kept() {
+        let long = vec![b'x'; 2 * LINE_BYTES_MAX + 1];
+        assert_eq!(read_lines(&long[..], &|_| ()).len(), 3);
+        let many = "x\n".repeat(OUTPUT_LINES_MAX + 5);
+        assert_eq!(read_lines(many.as_bytes(), &|_| ()).len(), OUTPUT_LINES_MAX);
+    }
+}

@@ -1,0 +1,531 @@
+//! Instructions, one after the other, become steps and an image configuration.
+//!
+//! Each instruction sees the environment as it was before it. `ENV` and `ARG` write to one environment,
+//! the later one winning, as in BuildKit; only `ENV` writes to the image. A stage that starts from another
+//! keeps that one's arguments.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::image::{ContainerConfig, Empty};
+use crate::plan::{Action, Base, Copy, CopyFrom, InlineFile, Plan, Run, SCRIPT_FOLDER, Stage, Step};
+
+use super::environment::Environment;
+use super::error::{Error, ErrorKind, ExpansionFault};
+use super::expand::Expander;
+use super::instruction::{ArgDeclaration, CommandLine, CopyWords, Instruction, Keyword, RunWords, Statement};
+use super::stages::{self, BaseName, Budget, Resolved};
+use super::{Dockerfile, PlanOptions, parse, paths, ports, signal, words};
+
+/// The `PATH` of an image that sets none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What a variable of a `RUN` takes beside its text, about.
+const VARIABLE_BYTES: usize = 32;
+const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
+
+pub(super) fn plan(
+    dockerfile: &Dockerfile,
+    options: &PlanOptions,
+    images: &BTreeMap<String, ContainerConfig>,
+) -> Result<Plan, Error> {
+    let mut budget = Budget::new();
+    let resolved = stages::resolve(dockerfile, options, &mut budget)?;
+    let needed = stages::needed(dockerfile, options, &resolved, Some(images), &mut budget)?;
+    let mut planner = Planner {
+        dockerfile,
+        options,
+        images,
+        resolved,
+        budget,
+        places: vec![None; dockerfile.stages.len()],
+        states: Vec::new(),
+    };
+    let mut declared: BTreeSet<String> = dockerfile.declared_args().into_iter().map(str::to_owned).collect();
+    let mut planned = Vec::new();
+    for (index, triggers) in needed.triggers.into_iter().enumerate() {
+        let Some(triggers) = triggers else { continue };
+        for trigger in &triggers {
+            if let Instruction::Arg(declarations) = &trigger.instruction {
+                declared.extend(declarations.iter().map(|arg| arg.name.clone()));
+            }
+        }
+        planned.push(planner.stage(index, &triggers)?);
+    }
+    let is_undeclared = |name: &&String| !declared.contains(*name) && !stages::is_always_known(name, options);
+    Ok(Plan {
+        target: planned.len() - 1,
+        stages: planned,
+        undeclared_args: options.build_args.keys().filter(is_undeclared).cloned().collect(),
+    })
+}
+
+struct Planner<'a> {
+    dockerfile: &'a Dockerfile,
+    options: &'a PlanOptions,
+    images: &'a BTreeMap<String, ContainerConfig>,
+    resolved: Resolved,
+    budget: Budget,
+    /// Where each stage of the file is in the plan.
+    places: Vec<Option<usize>>,
+    /// How each stage of the plan ended.
+    states: Vec<State>,
+}
+
+/// What one instruction leaves to the next.
+#[derive(Debug, Clone, Default)]
+struct State {
+    /// All but `env`, which is kept in `image`.
+    config: ContainerConfig,
+    /// The image's own environment.
+    image: Environment,
+    /// What words and commands see: `image` and the arguments.
+    all: Environment,
+    /// The declared arguments. Only their names count: `all` has the values.
+    args: Environment,
+    author: Option<String>,
+    /// Whether this stage has had its own `CMD`.
+    has_cmd: bool,
+}
+
+impl State {
+    fn from_image(config: ContainerConfig) -> Self {
+        let mut image = Environment::from_config(&config.env);
+        if image.get("PATH").is_none() {
+            image.set("PATH", DEFAULT_PATH);
+        }
+        let mut config = ContainerConfig { env: Vec::new(), on_build: Vec::new(), ..config };
+        if !config.working_dir.is_empty() {
+            config.working_dir = paths::absolute("/", &config.working_dir);
+        }
+        Self { config, all: image.clone(), image, ..Self::default() }
+    }
+
+    /// What a stage that starts from this one begins with.
+    fn inherited(&self) -> Self {
+        let mut state = self.clone();
+        state.config.on_build = Vec::new();
+        state.has_cmd = false;
+        for (name, value) in self.image.iter() {
+            state.all.set(name, value);
+        }
+        state
+    }
+
+    /// About the bytes that a copy of it takes.
+    fn size(&self) -> usize {
+        let config = &self.config;
+        let lists = [&config.entrypoint, &config.cmd, &config.shell];
+        let maps = config.exposed_ports.keys().chain(config.volumes.keys()).map(|name| name.len() + 32);
+        self.image.size()
+            + self.all.size()
+            + self.args.size()
+            + lists.into_iter().flatten().flatten().map(String::len).sum::<usize>()
+            + maps.sum::<usize>()
+            + config.labels.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+
+    fn folder(&self) -> &str {
+        if self.config.working_dir.is_empty() { "/" } else { &self.config.working_dir }
+    }
+
+    /// The command line of a text for the shell.
+    fn with_shell(&self, text: &str) -> Vec<String> {
+        let shell = self.config.shell.as_ref().filter(|shell| !shell.is_empty());
+        let mut argv = shell.cloned().unwrap_or_else(|| DEFAULT_SHELL.map(str::to_owned).to_vec());
+        argv.push(text.to_owned());
+        argv
+    }
+
+    fn argv(&self, command: &CommandLine) -> Vec<String> {
+        match command {
+            CommandLine::Shell(text) => self.with_shell(text),
+            CommandLine::Exec(argv) => argv.clone(),
+        }
+    }
+}
+
+impl Planner<'_> {
+    fn stage(&mut self, index: usize, triggers: &[Statement]) -> Result<Stage, Error> {
+        let source = &self.dockerfile.stages[index];
+        let (base, mut state) = match &self.resolved.bases[index] {
+            BaseName::Scratch => {
+                let config = ContainerConfig { working_dir: "/".to_owned(), ..ContainerConfig::default() };
+                (Base::Scratch, State::from_image(config))
+            }
+            BaseName::Image(image) => {
+                // Only needed stages are planned, and what they need is known to be there.
+                (Base::Image(image.clone()), State::from_image(self.images[image].clone()))
+            }
+            BaseName::Stage(earlier) => {
+                let place = self.place(*earlier);
+                (Base::Stage(place), self.states[place].inherited())
+            }
+        };
+        let size = state.size();
+        self.budget.charge(size).map_err(|kind| Error { lines: source.lines, kind })?;
+        let mut steps = Vec::new();
+        for statement in triggers.iter().chain(&source.statements) {
+            let fault = |kind| Error { lines: statement.lines, kind };
+            let (action, created_by) = self.step(index, statement, &mut state).map_err(fault)?;
+            let created_by = created_by.unwrap_or_else(|| statement.text.clone());
+            steps.push(Step { lines: statement.lines, text: statement.text.clone(), created_by, action });
+        }
+        let stage = Stage {
+            name: source.from.name.clone(),
+            base,
+            lines: source.lines,
+            steps,
+            config: ContainerConfig { env: state.image.to_config(), ..state.config.clone() },
+            author: state.author.clone(),
+        };
+        self.places[index] = Some(self.states.len());
+        self.states.push(state);
+        Ok(stage)
+    }
+
+    fn place(&self, index: usize) -> usize {
+        self.places[index].expect("what a stage needs is planned before it")
+    }
+
+    fn word(&mut self, text: &str, environment: &Environment) -> Result<String, ErrorKind> {
+        self.budget.word(text, self.dockerfile.escape, environment)
+    }
+
+    /// A path of `COPY` or `ADD`. People put quotes around spaces, where words are cut all the same.
+    fn path(&mut self, keyword: Keyword, text: &str, state: &State) -> Result<String, ErrorKind> {
+        self.word(text, &state.all).map_err(|kind| match kind {
+            ErrorKind::Expansion { word, fault: ExpansionFault::OpenQuote(_) } => {
+                ErrorKind::QuotedPath { keyword: keyword.name(), word }
+            }
+            kind => kind,
+        })
+    }
+
+    /// Carries out one instruction on the state. What the history says of it, unless that is its text.
+    fn step(
+        &mut self,
+        index: usize,
+        statement: &Statement,
+        state: &mut State,
+    ) -> Result<(Action, Option<String>), ErrorKind> {
+        let created_by = match &statement.instruction {
+            Instruction::Run(run) => {
+                let run = self.run(run, state)?;
+                let created_by = run_history(&run, state);
+                self.budget.charge(created_by.len())?;
+                return Ok((Action::Run(run), Some(created_by)));
+            }
+            Instruction::Copy(copy) => {
+                let (copy, created_by) = self.copy(index, Keyword::Copy, copy, state)?;
+                return Ok((Action::Copy(copy), Some(created_by)));
+            }
+            Instruction::Add(copy) => {
+                let (copy, created_by) = self.copy(index, Keyword::Add, copy, state)?;
+                return Ok((Action::Copy(copy), Some(created_by)));
+            }
+            Instruction::Workdir(path) => {
+                let path = self.word(path, &state.all)?;
+                let path = paths::absolute(state.folder(), &path);
+                state.config.working_dir.clone_from(&path);
+                let created_by = Some(format!("WORKDIR {path}"));
+                let user = state.config.user.clone();
+                let action = if path == "/" { Action::Config } else { Action::Workdir { path, user } };
+                return Ok((action, created_by));
+            }
+            Instruction::Arg(declarations) => Some(self.declare(declarations, state)?),
+            Instruction::Env(pairs) => {
+                let pairs = self.pairs(Keyword::Env, pairs, state)?;
+                for (name, value) in &pairs {
+                    state.image.set(name, value);
+                    state.all.set(name, value);
+                }
+                Some(pairs_history("ENV", &pairs))
+            }
+            Instruction::Label(pairs) => {
+                let pairs = self.pairs(Keyword::Label, pairs, state)?;
+                let created_by = pairs_history("LABEL", &pairs);
+                state.config.labels.extend(pairs);
+                Some(created_by)
+            }
+            Instruction::Cmd(command) => {
+                let argv = state.argv(command);
+                let created_by = list_history("CMD", &argv);
+                // An empty list is none, as in `ENTRYPOINT []`.
+                state.config.cmd = Some(argv).filter(|argv| !argv.is_empty());
+                state.config.args_escaped = true;
+                state.has_cmd = true;
+                Some(created_by)
+            }
+            Instruction::Entrypoint(command) => {
+                let argv = state.argv(command);
+                let created_by = list_history("ENTRYPOINT", &argv);
+                state.config.entrypoint = Some(argv).filter(|argv| !argv.is_empty());
+                // The base's arguments were meant for the base's program.
+                if !state.has_cmd {
+                    state.config.cmd = None;
+                }
+                Some(created_by)
+            }
+            Instruction::Shell(shell) => {
+                state.config.shell = Some(shell.clone());
+                Some(format!("SHELL [{}]", shell.join(" ")))
+            }
+            Instruction::User(user) => {
+                let user = self.word(user, &state.all)?;
+                state.config.user.clone_from(&user);
+                Some(format!("USER {user}"))
+            }
+            Instruction::Volume(volumes) => {
+                let mut expanded = Vec::new();
+                for volume in volumes {
+                    let volume = self.word(volume, &state.all)?;
+                    if volume.is_empty() {
+                        return Err(ErrorKind::EmptyPath { keyword: "VOLUME" });
+                    }
+                    expanded.push(volume);
+                }
+                let created_by = format!("VOLUME [{}]", expanded.join(" "));
+                state.config.volumes.extend(expanded.into_iter().map(|volume| (volume, Empty {})));
+                Some(created_by)
+            }
+            Instruction::Expose(words) => Some(self.expose(words, state)?),
+            Instruction::Stopsignal(text) => {
+                let text = self.word(text, &state.all)?;
+                if !signal::is_signal(&text) {
+                    return Err(ErrorKind::Signal { signal: text });
+                }
+                state.config.stop_signal = Some(text.clone());
+                Some(format!("STOPSIGNAL {text}"))
+            }
+            Instruction::Healthcheck(check) => {
+                state.config.healthcheck = Some(check.clone());
+                None
+            }
+            Instruction::Maintainer(author) => {
+                state.author = Some(author.clone());
+                None
+            }
+            Instruction::Onbuild(trigger) => {
+                state.config.on_build.push(trigger.text.clone());
+                None
+            }
+            Instruction::From(_) => unreachable!("a `FROM` starts a stage and is no trigger"),
+        };
+        Ok((Action::Config, created_by))
+    }
+
+    /// `ARG`: each declaration sees those before it.
+    fn declare(&mut self, declarations: &[ArgDeclaration], state: &mut State) -> Result<String, ErrorKind> {
+        let mut created_by = "ARG".to_owned();
+        for declaration in declarations {
+            let name = self.word(&declaration.name, &state.all)?;
+            if name.is_empty() {
+                return Err(ErrorKind::EmptyName { keyword: "ARG" });
+            }
+            let value = match (self.options.build_args.get(&name), &declaration.default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(default)) => Some(self.word(default, &state.all)?),
+                (None, None) => self.resolved.global.get(&name).map(str::to_owned),
+            };
+            created_by.push(' ');
+            created_by.push_str(&name);
+            if let Some(value) = value {
+                self.budget.charge(value.len())?;
+                state.all.set(&name, &value);
+                created_by.push('=');
+                created_by.push_str(&value);
+            }
+            state.args.set(&name, "");
+        }
+        Ok(created_by)
+    }
+
+    /// Names and values of `ENV` and `LABEL`.
+    fn pairs(
+        &mut self,
+        keyword: Keyword,
+        pairs: &[(String, String)],
+        state: &State,
+    ) -> Result<Vec<(String, String)>, ErrorKind> {
+        let mut expanded = Vec::new();
+        for (name, value) in pairs {
+            let name = self.word(name, &state.all)?;
+            if name.is_empty() {
+                return Err(ErrorKind::EmptyName { keyword: keyword.name() });
+            }
+            expanded.push((name, self.word(value, &state.all)?));
+        }
+        Ok(expanded)
+    }
+
+    fn expose(&mut self, list: &[String], state: &mut State) -> Result<String, ErrorKind> {
+        /// What a port takes in memory, about.
+        const PORT_BYTES: usize = 32;
+        let mut created_by = "EXPOSE".to_owned();
+        for text in list {
+            let rules = Expander::new(self.dockerfile.escape, &state.all, self.budget.left());
+            let expanded = rules.words(text).map_err(|fault| self.budget.fault(text, fault))?;
+            for word in expanded {
+                let Some(found) = ports::parse(&word) else { return Err(ErrorKind::Port { port: word }) };
+                self.budget.charge(word.len() + found.len() * PORT_BYTES)?;
+                created_by.push(' ');
+                created_by.push_str(&word);
+                state.config.exposed_ports.extend(found.into_iter().map(|port| (port, Empty {})));
+            }
+        }
+        Ok(created_by)
+    }
+
+    fn run(&mut self, run: &RunWords, state: &State) -> Result<Run, ErrorKind> {
+        let mut script = None;
+        let argv = match (&run.command, run.heredocs.as_slice()) {
+            (CommandLine::Shell(text), [heredoc, ..]) => {
+                let is_alone = words::heredoc(text).is_some();
+                let content = heredoc.text();
+                if is_alone && content.starts_with("#!") {
+                    if !parse::is_file_name(&heredoc.name) {
+                        return Err(ErrorKind::HeredocName { name: heredoc.name.clone() });
+                    }
+                    let argv = state.with_shell(&format!("{SCRIPT_FOLDER}/{}", heredoc.name));
+                    script = Some(InlineFile { name: heredoc.name.clone(), content });
+                    argv
+                } else if is_alone {
+                    state.with_shell(&content)
+                } else {
+                    // The shell reads these heredocs itself.
+                    let mut whole = text.clone();
+                    for heredoc in &run.heredocs {
+                        heredoc.append_to(&mut whole);
+                    }
+                    state.with_shell(&whole)
+                }
+            }
+            (command, _) => state.argv(command),
+        };
+        let own = state.image.iter().map(|(name, _)| name);
+        let args = state.all.iter().map(|(name, _)| name).filter(|name| state.image.get(name).is_none());
+        let mut env = Vec::new();
+        for name in own.chain(args) {
+            let value = state.all.get(name).expect("all variables are in `all`");
+            self.budget.charge(name.len() + value.len() + VARIABLE_BYTES)?;
+            env.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(Run { argv, env, user: state.config.user.clone(), cwd: state.folder().to_owned(), script })
+    }
+
+    fn copy(
+        &mut self,
+        index: usize,
+        keyword: Keyword,
+        copy: &CopyWords,
+        state: &State,
+    ) -> Result<(Copy, String), ErrorKind> {
+        let from = match &copy.from {
+            None => CopyFrom::Context,
+            Some(from) => match stages::copy_source(self.dockerfile, &self.resolved, index, from)? {
+                CopyFrom::Stage(earlier) => CopyFrom::Stage(self.place(earlier)),
+                other => other,
+            },
+        };
+        let mut created_by = keyword.name().to_owned();
+        let mut tell = |text: &str| {
+            created_by.push(' ');
+            created_by.push_str(text);
+        };
+        let chown = match &copy.chown {
+            Some(chown) => Some(self.word(chown, &state.all)?).filter(|chown| !chown.is_empty()),
+            None => None,
+        };
+        if let Some(chown) = &chown {
+            tell(&format!("--chown={chown}"));
+        }
+        let mut chmod = None;
+        if let Some(text) = &copy.chmod {
+            let text = self.word(text, &state.all)?;
+            if !text.is_empty() {
+                chmod = Some(mode(keyword, &text)?);
+                tell(&format!("--chmod={text}"));
+            }
+        }
+        let mut sources = Vec::new();
+        for source in &copy.sources {
+            let source = self.path(keyword, source, state)?;
+            check_source(keyword, &source)?;
+            tell(&source);
+            sources.push(paths::source(&source));
+        }
+        let mut inline = Vec::new();
+        for heredoc in &copy.inline {
+            let mut content = heredoc.text();
+            if heredoc.expands {
+                let rules = Expander::for_heredoc(&state.all, self.budget.left());
+                content = rules.word(&content).map_err(|fault| self.budget.fault(&content, fault))?;
+                self.budget.charge(content.len())?;
+            }
+            tell(&format!("<<{}", heredoc.name));
+            inline.push(InlineFile { name: heredoc.name.clone(), content });
+        }
+        let dest = self.path(keyword, &copy.dest, state)?;
+        tell(&dest);
+        let dest = paths::destination(state.folder(), &dest);
+        let extract = keyword == Keyword::Add;
+        Ok((Copy { from, sources, inline, dest, chown, chmod, extract }, created_by))
+    }
+}
+
+/// Refuses what only `ADD` can fetch, and what this version cannot fetch at all.
+fn check_source(keyword: Keyword, source: &str) -> Result<(), ErrorKind> {
+    let is_git = ["git://", "ssh://", "git@"].iter().any(|start| source.starts_with(start));
+    let is_web = ["http://", "https://"].iter().any(|start| source.starts_with(start));
+    if !is_git && !is_web {
+        return Ok(());
+    }
+    if keyword == Keyword::Copy {
+        return Err(ErrorKind::CopyFromUrl { source_path: source.to_owned() });
+    }
+    let path = source.split(['#', '?']).next().unwrap_or(source);
+    let what = if is_git || path.ends_with(".git") { "a git repository" } else { "a URL" };
+    Err(ErrorKind::Unsupported { feature: format!("`ADD` of {what}") })
+}
+
+/// The permission bits of `--chmod`.
+fn mode(keyword: Keyword, text: &str) -> Result<u32, ErrorKind> {
+    const BITS_MAX: u32 = 0o7777;
+    let wrong = || ErrorKind::Mode { mode: text.to_owned() };
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return u32::from_str_radix(text, 8).ok().filter(|&bits| bits <= BITS_MAX).ok_or_else(wrong);
+    }
+    let is_symbolic = |clause: &str| {
+        let rest = clause.trim_start_matches(['u', 'g', 'o', 'a']);
+        rest.starts_with(['+', '-', '=']) && rest.chars().all(|c| "+-=rwxXstugo".contains(c))
+    };
+    if text.split(',').all(is_symbolic) {
+        let feature = format!("the symbolic mode `{} --chmod={text}`", keyword.name());
+        return Err(ErrorKind::Unsupported { feature });
+    }
+    Err(wrong())
+}
+
+fn run_history(run: &Run, state: &State) -> String {
+    let mut words = vec!["RUN".to_owned()];
+    let args: Vec<String> = state
+        .args
+        .iter()
+        .map(|(name, _)| format!("{name}={}", state.all.get(name).unwrap_or_default()))
+        .collect();
+    if !args.is_empty() {
+        words.push(format!("|{}", args.len()));
+        words.extend(args);
+    }
+    words.extend(run.argv.iter().cloned());
+    words.join(" ")
+}
+
+fn pairs_history(keyword: &str, pairs: &[(String, String)]) -> String {
+    let pairs = pairs.iter().map(|(name, value)| format!(" {name}={value}"));
+    format!("{keyword}{}", pairs.collect::<String>())
+}
+
+fn list_history(keyword: &str, list: &[String]) -> String {
+    let quoted: Vec<String> = list.iter().map(|word| format!("{word:?}")).collect();
+    format!("{keyword} [{}]", quoted.join(" "))
+}

@@ -1,0 +1,16 @@
+//! The pure core of ibid: no I/O, no clock, no randomness.
+//!
+//! Deciding happens here and ends at plain data: the build [`plan::Plan`], image configurations, and
+//! digests. Performing that data is the work of the crates above.
+
+pub mod digest;
+pub mod dockerfile;
+pub mod dockerignore;
+pub mod glob;
+pub mod image;
+pub mod plan;
+pub mod reference;
+pub mod run;
+pub mod scrub;
+pub mod time;
+pub mod user;

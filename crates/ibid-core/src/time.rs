@@ -1,0 +1,43 @@
+//! Points in time as RFC 3339 text in UTC, which is how image configurations and records write them.
+
+/// The time that a build gives to everything it makes, unless `SOURCE_DATE_EPOCH` says another:
+/// 2020-01-01T00:00:00Z. It is no smaller because archive formats and password ageing take times near
+/// 1970 for mistakes.
+pub const DEFAULT_EPOCH: i64 = 1_577_836_800;
+
+/// Writes `seconds` since 1970 as `2020-01-01T00:00:00Z`.
+pub fn rfc3339(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil_from_days(days);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// The Gregorian date of a day counted from 1970-01-01. Years are counted from March, so that the leap
+/// day is the last of its year; eras are 400 years.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_rfc3339() {
+        let check = |seconds, expected: &str| assert_eq!(rfc3339(seconds), expected);
+        check(0, "1970-01-01T00:00:00Z");
+        check(DEFAULT_EPOCH, "2020-01-01T00:00:00Z");
+        check(951_782_399, "2000-02-28T23:59:59Z");
+        check(951_782_400, "2000-02-29T00:00:00Z");
+        check(4_107_542_400, "2100-03-01T00:00:00Z");
+        check(-1, "1969-12-31T23:59:59Z");
+    }
+}

@@ -1,0 +1,277 @@
+//! Plain HTTP through a proxy, by absolute request target (RFC 9112 § 3.2.2).
+//!
+//! Package caches that speak as proxies expect this form and refuse a tunnel, which is the only form that the
+//! HTTP library knows. HTTP/1.0 is asked for, so that an answer ends where the connection ends or where its
+//! length says, and is never cut in chunks.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use ureq::http::Uri;
+
+const CONNECT_SECONDS_MAX: u64 = 15;
+const SILENCE_SECONDS_MAX: u64 = 60;
+const HEADER_BYTES_MAX: u64 = 64 << 10;
+const REDIRECTS_MAX: usize = 5;
+
+/// A proxy's address.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Proxy {
+    host: String,
+    port: u16,
+    credentials: Option<String>,
+}
+
+/// Why an answer did not come.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The answer is no success.
+    Status(u16),
+    /// The connection failed.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Proxy {
+    /// Reads `http://[user:password@]host[:port]`. Other schemes are none of this module's.
+    pub(crate) fn parse(uri: &str) -> Option<Self> {
+        let rest = match uri.split_once("://") {
+            Some(("http", rest)) => rest,
+            Some(_) => return None,
+            None => uri,
+        };
+        let authority = rest.split('/').next()?;
+        let (credentials, address) = match authority.rsplit_once('@') {
+            Some((credentials, address)) => (Some(decode(credentials)), address),
+            None => (None, authority),
+        };
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+            _ => (address, 80),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        (!host.is_empty()).then_some(Self { host, port, credentials })
+    }
+}
+
+/// The body of an answer.
+pub(crate) struct Body {
+    inner: io::Take<BufReader<TcpStream>>,
+    is_length_known: bool,
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if count == 0 && !buffer.is_empty() && self.is_length_known && self.inner.limit() > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended too soon"));
+        }
+        Ok(count)
+    }
+}
+
+/// Asks the proxy for a URI and follows its redirections.
+pub(crate) fn open(proxy: &Proxy, uri: &Uri) -> Result<Body, Failure> {
+    let mut target = uri.to_string();
+    for _ in 0..REDIRECTS_MAX {
+        let host = authority(&target).ok_or(Failure::Status(502))?;
+        let mut stream = connect(proxy)?;
+        let mut request =
+            format!("GET {target} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: ibid\r\nAccept: */*\r\n");
+        if let Some(credentials) = &proxy.credentials {
+            request.push_str(&format!("Proxy-Authorization: Basic {}\r\n", base64(credentials.as_bytes())));
+        }
+        request.push_str("\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut input = BufReader::new(stream);
+        let head = read_head(&mut input)?;
+        match head.status {
+            200 => {
+                let limit = head.length.unwrap_or(u64::MAX);
+                return Ok(Body { inner: input.take(limit), is_length_known: head.length.is_some() });
+            }
+            301 | 302 | 303 | 307 | 308 => {
+                let location = head.location.ok_or(Failure::Status(head.status))?;
+                target = if location.starts_with("http://") {
+                    location
+                } else if location.starts_with('/') {
+                    format!("http://{host}{location}")
+                } else {
+                    return Err(Failure::Status(head.status));
+                };
+            }
+            status => return Err(Failure::Status(status)),
+        }
+    }
+    Err(Failure::Io(io::Error::other("too many redirections")))
+}
+
+fn authority(target: &str) -> Option<&str> {
+    let rest = target.strip_prefix("http://")?;
+    let authority = rest.split('/').next()?;
+    let host = authority.rsplit('@').next()?;
+    (!target.contains(|c: char| c.is_whitespace() || c.is_control()) && !host.is_empty()).then_some(host)
+}
+
+fn connect(proxy: &Proxy) -> io::Result<TcpStream> {
+    let mut last = None;
+    for address in (proxy.host.as_str(), proxy.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, Duration::from_secs(CONNECT_SECONDS_MAX)) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(Duration::from_secs(SILENCE_SECONDS_MAX)))?;
+                stream.set_write_timeout(Some(Duration::from_secs(SILENCE_SECONDS_MAX)))?;
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last
+        .unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} has no address", proxy.host))))
+}
+
+struct Head {
+    status: u16,
+    length: Option<u64>,
+    location: Option<String>,
+}
+
+fn read_head(input: &mut impl BufRead) -> io::Result<Head> {
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed answer");
+    let mut input = input.take(HEADER_BYTES_MAX);
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let status = line.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+    let mut head = Head { status: status.ok_or_else(malformed)?, length: None, location: None };
+    loop {
+        line.clear();
+        if input.read_line(&mut line)? == 0 {
+            return Err(malformed());
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            return Ok(head);
+        }
+        let Some((name, value)) = line.split_once(':') else { continue };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => head.length = Some(value.trim().parse().map_err(|_| malformed())?),
+            "location" => head.location = Some(value.trim().to_owned()),
+            "transfer-encoding" => return Err(malformed()),
+            _ => {}
+        }
+    }
+}
+
+/// Undoes `%xx`.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let code = (bytes[at] == b'%')
+            .then(|| text.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok()))
+            .flatten();
+        decoded.push(code.unwrap_or(bytes[at]));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bytes
+        .chunks(3)
+        .flat_map(|part| {
+            let number = part.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte))
+                << (8 * (3 - part.len()));
+            (0..4).map(move |place| {
+                if place > part.len() {
+                    '='
+                } else {
+                    char::from(DIGITS[(number >> (18 - 6 * place) & 63) as usize])
+                }
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn proxies_are_read() {
+        let proxy = |host: &str, port, credentials: Option<&str>| {
+            Some(Proxy { host: host.to_owned(), port, credentials: credentials.map(str::to_owned) })
+        };
+        assert_eq!(Proxy::parse("http://p:3142/"), proxy("p", 3142, None));
+        assert_eq!(Proxy::parse("p"), proxy("p", 80, None));
+        assert_eq!(Proxy::parse("http://u:p%40s@h:1"), proxy("h", 1, Some("u:p@s")));
+        assert_eq!(Proxy::parse("http://[::1]:8080"), proxy("::1", 8080, None));
+        assert_eq!(Proxy::parse("socks5://p"), None);
+        assert_eq!(Proxy::parse("http://"), None);
+    }
+
+    #[test]
+    fn base64_is_written() {
+        for (text, expected) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(text.as_bytes()), expected);
+        }
+    }
+
+    /// Serves one answer for each of `answers` and gives the requests it got.
+    fn serve(answers: Vec<&'static str>) -> (Proxy, std::thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let server = std::thread::spawn(move || {
+            let mut requests = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                let mut request = String::new();
+                let mut lines = BufReader::new(stream.try_clone().expect("a second handle"));
+                while lines.read_line(&mut request).expect("a line") > 2 {}
+                stream.write_all(answer.as_bytes()).expect("the answer is taken");
+                requests.push(request);
+            }
+            requests
+        });
+        (Proxy { host: "127.0.0.1".to_owned(), port, credentials: Some("u:p".to_owned()) }, server)
+    }
+
+    #[test]
+    fn proxy_is_asked_for_the_whole_uri() {
+        let (proxy, server) = serve(vec![
+            "HTTP/1.1 302 Found\r\nLocation: http://other.example/y\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi and more",
+        ]);
+        let mut body = String::new();
+        let uri = "http://mirror.example/x".parse().expect("a URI");
+        open(&proxy, &uri).expect("an answer").read_to_string(&mut body).expect("text");
+        assert_eq!(body, "hi");
+        let requests = server.join().expect("the server ends");
+        assert!(requests[0].starts_with("GET http://mirror.example/x HTTP/1.0\r\nHost: mirror.example\r\n"));
+        assert!(requests[0].contains("Proxy-Authorization: Basic dTpw\r\n"));
+        assert!(requests[1].starts_with("GET http://other.example/y HTTP/1.0\r\nHost: other.example\r\n"));
+    }
+
+    #[test]
+    fn answer_that_ends_too_soon_is_an_error() {
+        let (proxy, server) =
+            serve(vec!["HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhi", "HTTP/1.0 404 Not Found\r\n\r\n"]);
+        let uri = "http://mirror.example/x".parse().expect("a URI");
+        let error =
+            open(&proxy, &uri).expect("an answer").read_to_end(&mut Vec::new()).expect_err("cut short");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(matches!(open(&proxy, &uri), Err(Failure::Status(404))));
+        server.join().expect("the server ends");
+    }
+}

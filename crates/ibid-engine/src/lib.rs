@@ -1,0 +1,4 @@
+//! Image and run spec to exit status. The engine here is ibid's own, [`native`].
+
+pub mod identity;
+pub mod native;

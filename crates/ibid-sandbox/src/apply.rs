@@ -1,0 +1,294 @@
+//! Performs [`Steps`](crate::plan::Steps): a short interpreter that decides nothing.
+//!
+//! Mounts are made detached, restricted, and only then attached to an open place in the new root, so there
+//! is no moment in which one is writable that should not be, and no path to be exchanged under way.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ibid_sys::Errno;
+use ibid_sys::mount::{Attributes, set_attributes};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, fchown, fstat, openat, symlinkat,
+};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, mount_change, unmount,
+};
+
+use crate::overlay;
+use crate::plan::{File, Restrict, Step};
+use crate::report::Failure;
+use crate::root::{Root, attach, attach_at};
+
+/// Where the new root is mounted until it is entered: over the old one.
+const OVER_THE_OLD_ROOT: &str = "/";
+
+/// Performs all steps. `idmaps` are the user namespaces that [`Step::Bind`] refers to.
+pub(crate) fn apply(steps: &[Step], idmaps: &[OwnedFd]) -> Result<(), Failure> {
+    let mut stage = Stage { root: None, files: None, empty: None };
+    for step in steps {
+        stage.perform(step, idmaps)?;
+    }
+    Ok(())
+}
+
+struct Stage {
+    root: Option<Root>,
+    /// A file system in memory for injected files. Attached only until the new root is entered.
+    files: Option<OwnedFd>,
+    /// An empty read-only folder, for masking.
+    empty: Option<OwnedFd>,
+}
+
+fn failure(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(Errno) -> Failure {
+    move |errno| Failure::step(step, Some(path.into()), errno)
+}
+
+impl From<Restrict> for Attributes {
+    fn from(restrict: Restrict) -> Self {
+        Self {
+            read_only: restrict.write,
+            no_suid: restrict.suid,
+            no_devices: restrict.devices,
+            no_exec: restrict.exec,
+        }
+    }
+}
+
+impl Stage {
+    fn root(&self) -> Result<&Root, Failure> {
+        self.root.as_ref().ok_or_else(|| Failure::step("find the root file system", None, Errno::NOENT))
+    }
+
+    fn perform(&mut self, step: &Step, idmaps: &[OwnedFd]) -> Result<(), Failure> {
+        match step {
+            Step::SeparateMounts => {
+                let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+                mount_change("/", flags).map_err(failure("separate the mounts from the host's", "/"))
+            }
+            Step::Loopback => ibid_sys::network::loopback_up()
+                .map_err(|errno| Failure::step("switch the loopback device on", None, errno)),
+            Step::Hostname(name) => rustix::system::sethostname(name.as_bytes())
+                .map_err(|errno| Failure::step("set the host name", None, errno)),
+            Step::RootOverlay(source) => {
+                let folder =
+                    overlay::mount_over(source, Path::new(OVER_THE_OLD_ROOT)).map_err(|failure| {
+                        Failure::step("mount the layers of the root file system", failure.path, failure.errno)
+                    })?;
+                self.root = Some(Root::new(folder));
+                Ok(())
+            }
+            Step::RootFolder(path) => {
+                let mounted = || {
+                    let folder =
+                        openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+                    let mount = overlay::clone(&folder, false)?;
+                    set_attributes(
+                        &mount,
+                        Attributes { no_devices: true, ..Default::default() },
+                        false,
+                        None,
+                    )?;
+                    attach_at(&mount, Path::new(OVER_THE_OLD_ROOT))?;
+                    Ok(mount)
+                };
+                self.root = Some(Root::new(mounted().map_err(failure("mount the root file system", path))?));
+                Ok(())
+            }
+            Step::Filesystem { kind, target, options, restrict } => {
+                let root = self.root()?;
+                let made = || {
+                    let place = root.folder(&target.path, target.follow_links)?;
+                    attach(filesystem(kind, options, *restrict)?, place)
+                };
+                made().map_err(|errno| Failure::filesystem(kind, &target.path, errno))
+            }
+            Step::Bind { source, target, recursive, restrict, idmap } => {
+                let idmap = match idmap {
+                    None => None,
+                    Some(index) => Some(idmaps.get(*index).map(|fd| fd.as_fd()).ok_or_else(|| {
+                        Failure::step(
+                            "find the map of owners for the mount",
+                            Some(source.clone()),
+                            Errno::BADF,
+                        )
+                    })?),
+                };
+                self.bind(source, *recursive, (*restrict).into(), idmap, &target.path, target.follow_links)
+            }
+            Step::Folders(paths) => {
+                let root = self.root()?;
+                paths.iter().try_for_each(|path| {
+                    root.folder(path, true).map(drop).map_err(failure("make the folder", path))
+                })
+            }
+            Step::Links(links) => {
+                let root = self.root()?;
+                links.iter().try_for_each(|(path, to)| {
+                    let made = || {
+                        let (parent, name) = root.parent(path, false)?;
+                        symlinkat(to.as_str(), &parent, name)?;
+                        chownat(&parent, name, Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::SYMLINK_NOFOLLOW)
+                    };
+                    made().map_err(failure("make the link", path))
+                })
+            }
+            Step::Inject(files) => files.iter().enumerate().try_for_each(|(number, file)| {
+                self.inject(number, file).map_err(failure("put the file", &file.target))
+            }),
+            Step::Mask(paths) => {
+                for path in paths {
+                    self.mask(path).map_err(failure("hide", path))?;
+                }
+                Ok(())
+            }
+            Step::Protect(paths) => {
+                paths.iter().try_for_each(|path| self.protect(path).map_err(failure("make read-only", path)))
+            }
+            Step::ProtectRoot => {
+                let attributes = Attributes { read_only: true, ..Default::default() };
+                set_attributes(self.root()?, attributes, false, None)
+                    .map_err(failure("make the root file system read-only", "/"))
+            }
+            Step::EnterRoot => self.enter(),
+        }
+    }
+
+    fn bind(
+        &self,
+        source: &Path,
+        recursive: bool,
+        mut attributes: Attributes,
+        idmap: Option<BorrowedFd<'_>>,
+        target: &str,
+        follow_links: bool,
+    ) -> Result<(), Failure> {
+        let at_source = |errno| Failure::step("mount", Some(source.to_owned()), errno);
+        let opened = openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at_source)?;
+        let kind = FileType::from_raw_mode(fstat(&opened).map_err(at_source)?.st_mode);
+        // Who names a device means to use it.
+        attributes.no_devices &= !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        let mount = overlay::clone(&opened, recursive).map_err(at_source)?;
+        if idmap.is_some() {
+            set_attributes(&mount, Attributes::default(), recursive, idmap).map_err(|errno| {
+                Failure::IdmapRefused { path: source.to_owned(), errno: errno.raw_os_error() }
+            })?;
+        }
+        set_attributes(&mount, attributes, recursive, None).map_err(at_source)?;
+        let root = self.root()?;
+        let attached = || {
+            let place = if kind == FileType::Directory {
+                root.folder(target, follow_links)?
+            } else {
+                root.file(target, follow_links)?
+            };
+            attach(&mount, place)
+        };
+        attached().map_err(failure("mount in the container", target))
+    }
+
+    fn inject(&mut self, number: usize, file: &File) -> Result<(), Errno> {
+        if self.files.is_none() {
+            let options = [("mode".to_owned(), "700".to_owned())];
+            let memory =
+                filesystem("tmpfs", &options, Restrict { suid: true, devices: true, ..Default::default() })?;
+            // Only an attached mount can be cloned.
+            attach_at(&memory, Path::new(OVER_THE_OLD_ROOT))?;
+            self.files = Some(memory);
+        }
+        let (Some(files), Some(root)) = (&self.files, &self.root) else { return Err(Errno::NOENT) };
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let name = number.to_string();
+        let written = openat(files, &name, flags, Mode::RUSR)?;
+        let mut rest = file.content.as_slice();
+        while !rest.is_empty() {
+            rest = &rest[rustix::io::write(&written, rest)?..];
+        }
+        fchown(&written, Some(Uid::ROOT), Some(Gid::ROOT))?;
+        fchmod(&written, Mode::from_raw_mode(file.mode))?;
+        drop(written);
+        let opened = openat(files, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let mount = overlay::clone(&opened, false)?;
+        set_attributes(&mount, Attributes { read_only: true, ..Default::default() }, false, None)?;
+        attach(&mount, root.file(&file.target, true)?)
+    }
+
+    fn mask(&mut self, path: &str) -> Result<(), Errno> {
+        let Some(root) = &self.root else { return Err(Errno::NOENT) };
+        let place = match root.find(path, false) {
+            Err(Errno::NOENT) => return Ok(()),
+            result => result?,
+        };
+        let mount = if FileType::from_raw_mode(fstat(&place)?.st_mode) == FileType::Directory {
+            match &self.empty {
+                Some(empty) => overlay::clone(empty, false)?,
+                None => {
+                    let everything = Restrict { write: true, suid: true, devices: true, exec: true };
+                    self.empty =
+                        Some(filesystem("tmpfs", &[("size".to_owned(), "0".to_owned())], everything)?);
+                    let Some(empty) = &self.empty else { return Err(Errno::NOENT) };
+                    return attach(empty, place);
+                }
+            }
+        } else {
+            let null = openat(CWD, "/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            let mount = overlay::clone(&null, false)?;
+            set_attributes(
+                &mount,
+                Attributes { no_suid: true, no_exec: true, ..Default::default() },
+                false,
+                None,
+            )?;
+            mount
+        };
+        attach(&mount, place)
+    }
+
+    fn protect(&self, path: &str) -> Result<(), Errno> {
+        let Some(root) = &self.root else { return Err(Errno::NOENT) };
+        let place = match root.find(path, false) {
+            Err(Errno::NOENT) => return Ok(()),
+            result => result?,
+        };
+        let mount = overlay::clone(&place, true)?;
+        set_attributes(&mount, Attributes { read_only: true, ..Default::default() }, true, None)?;
+        attach(&mount, place)
+    }
+
+    fn enter(&self) -> Result<(), Failure> {
+        let entered = || {
+            if let Some(files) = &self.files {
+                // It lies over the new root's own folder, where `..` would find it. The files that were put
+                // over others are mounts of their own and stay.
+                let itself = format!("/proc/self/fd/{}", files.as_raw_fd());
+                unmount(itself, UnmountFlags::DETACH)?;
+            }
+            rustix::process::fchdir(self.root.as_ref().ok_or(Errno::NOENT)?)?;
+            // The old root ends up over the new one's own folder, and is taken off from there.
+            rustix::process::pivot_root(".", ".")?;
+            unmount(".", UnmountFlags::DETACH)?;
+            rustix::process::chdir("/")
+        };
+        entered().map_err(failure("enter the root file system", "/"))
+    }
+}
+
+fn filesystem(kind: &str, options: &[(String, String)], restrict: Restrict) -> Result<OwnedFd, Errno> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", kind)?;
+    for (key, value) in options {
+        fsconfig_set_string(&context, key.as_str(), value.as_str())?;
+    }
+    fsconfig_create(&context)?;
+    let attributes = [
+        (restrict.write, MountAttrFlags::MOUNT_ATTR_RDONLY),
+        (restrict.suid, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (restrict.devices, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (restrict.exec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+    ]
+    .into_iter()
+    .filter(|(refused, _)| *refused)
+    .fold(MountAttrFlags::empty(), |all, (_, attribute)| all | attribute);
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}

@@ -1,0 +1,80 @@
+//! Why a container could not be started or watched.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a container could not be started or watched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program is not in the container.
+    #[error("`{program}` is not in the container{}", searched(.path))]
+    NotFound {
+        /// As the caller named it.
+        program: String,
+        /// The `PATH` that was searched, when it was.
+        path: Option<String>,
+    },
+    /// The program is there, but what its first line or its header names as interpreter is not.
+    #[error("the interpreter that `{program}` asks for is not in the container")]
+    NoInterpreter {
+        /// As the caller named it.
+        program: String,
+    },
+    /// The program is there and cannot be executed.
+    #[error("`{program}` cannot be executed in the container")]
+    NotExecutable {
+        /// As the caller named it.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something that [`crate::Spec`] says is impossible.
+    #[error("{what}")]
+    Invalid {
+        /// What is wrong.
+        what: String,
+    },
+    /// A step of making the container failed.
+    #[error("cannot {step}{}", at(.path))]
+    Setup {
+        /// The step, as "mount the root file system".
+        step: String,
+        /// The path it was about: on the host, or in the container.
+        path: Option<PathBuf>,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file system under a bind mount cannot show one owner as another.
+    #[error("the file system of `{}` does not take an idmapped mount", .path.display())]
+    IdmapRefused {
+        /// The source on the host.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The stage ended without a word.
+    #[error("the container's first process ended unexpectedly ({status})")]
+    Lost {
+        /// How.
+        status: String,
+    },
+}
+
+fn searched(path: &Option<String>) -> String {
+    path.as_ref().map(|path| format!(" (searched {path})")).unwrap_or_default()
+}
+
+fn at(path: &Option<PathBuf>) -> String {
+    path.as_ref().map(|path| format!(" at `{}`", path.display())).unwrap_or_default()
+}
+
+impl Error {
+    /// The exit code that the shell's conventions give this failure: 127, 126, else 125.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotFound { .. } | Self::NoInterpreter { .. } => 127,
+            Self::NotExecutable { .. } => 126,
+            Self::Invalid { .. } | Self::Setup { .. } | Self::IdmapRefused { .. } | Self::Lost { .. } => 125,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Process 1 of a container: reaps what is left behind, passes signals on, reports how the program ended.
+//!
+//! It sleeps on two things: the signals (all are blocked, so none is lost and none interrupts), and
+//! the socket, whose end means that the starter is dead.
+
+use ibid_sys::clone::Child;
+use ibid_sys::signal::{SignalFd, send};
+use ibid_sys::{Errno, exit_now};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
+
+use crate::report::Report;
+use crate::running::Socket;
+use crate::spec::ExitStatus;
+
+/// What a terminal sends, it sends to everything in the foreground, not to one process.
+const OF_TERMINALS: [Signal; 6] =
+    [Signal::INT, Signal::QUIT, Signal::TSTP, Signal::CONT, Signal::WINCH, Signal::HUP];
+
+/// Watches over `child`, the program, until it ends; then ends everything else, reports, and leaves.
+pub(crate) fn run(socket: Socket, signals: SignalFd, child: Child) -> ! {
+    let Child { pid: program, pidfd } = child;
+    drop(pidfd);
+    loop {
+        let mut ready = [PollFd::new(&signals, PollFlags::IN), PollFd::new(&socket, PollFlags::IN)];
+        match poll(&mut ready, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // Nothing can be watched any more; leaving ends the container.
+            Err(_) => exit_now(125),
+        }
+        let [_, from_starter] = ready.map(|entry| entry.revents());
+        while let Some(signal) = signals.next() {
+            if signal == Signal::CHILD.as_raw() {
+                if let Some(status) = reap(program) {
+                    end(&socket, status);
+                }
+            } else {
+                pass_on(program, signal);
+            }
+        }
+        if from_starter.intersects(PollFlags::IN) {
+            match socket.receive_signal() {
+                Ok(Some(signal)) => pass_on(program, signal),
+                // The starter is gone. So are we, and with us, by the kernel, the whole container.
+                Ok(None) => exit_now(125),
+                Err(_) => {}
+            }
+        } else if from_starter.intersects(PollFlags::HUP | PollFlags::ERR) {
+            exit_now(125);
+        }
+    }
+}
+
+fn pass_on(program: Pid, signal: i32) {
+    let number = program.as_raw_nonzero().get();
+    let of_terminal = OF_TERMINALS.iter().any(|known| known.as_raw() == signal);
+    // It may have ended a moment ago: then there is nobody to tell.
+    let _ended = send(if of_terminal { -number } else { number }, signal);
+}
+
+/// Takes leave of every process that has ended. The program's status, if it was among them.
+fn reap(program: Pid) -> Option<ExitStatus> {
+    let mut ended = None;
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        if pid == program {
+            ended = exit_status(status);
+        }
+    }
+    ended
+}
+
+fn exit_status(status: WaitStatus) -> Option<ExitStatus> {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Some(ExitStatus::Code(code as u8)),
+        (None, Some(signal)) => Some(ExitStatus::Signal(signal)),
+        (None, None) => None,
+    }
+}
+
+/// Ends everything else, so that who hears of the end knows that no file changes any more.
+fn end(socket: &Socket, status: ExitStatus) -> ! {
+    // From process 1, -1 means everyone else in the container.
+    if send(-1, Signal::KILL.as_raw()).is_ok() {
+        while let Ok(_) | Err(Errno::INTR) = wait(WaitOptions::empty()) {}
+    }
+    let _starter_may_be_dead = socket.send(&Report::of(status), None);
+    exit_now(0)
+}

@@ -1,0 +1,48 @@
+//! A Linux container, made without a daemon: namespaces, mounts, seccomp, an init.
+//!
+//! ```text
+//! ibid (any thread)          stage = init = process 1           the program
+//! ─────────────────          ────────────────────────           ───────────
+//! Spec ─plan→ Steps
+//! memfd with Steps
+//! clone into new namespaces ─exec→ stage_main_if_asked
+//!   waits on the socket            applies the Steps
+//!                                  clone ───────────────────────→ ids, capabilities,
+//!   ←──────── started, terminal ── knows that the exec worked     seccomp, exec
+//!   ─────────── signals ─────────→ passes them on ──────────────→
+//!   ←──────── exit status ──────── reaps; kills the rest
+//! ```
+//!
+//! Invariants:
+//! - `plan` decides and touches nothing; the stage performs and decides nothing.
+//! - [`userns::ensure`] is called first in `main`; afterwards everything here may mount and change owners.
+//! - [`stage_main_if_asked`] comes even before that: the stage must stay single-threaded.
+//! - The stage lives as long as the other end of its socket. When `ibid` dies, however it dies, the
+//!   stage leaves, and the kernel ends everything else in its process namespace.
+//! - No path of the image is resolved outside the new root; see `root.rs`.
+//! - No descriptor but the standard three reaches the program.
+
+mod apply;
+mod capabilities;
+mod error;
+mod idmap;
+mod init;
+mod overlay;
+mod plan;
+mod report;
+mod root;
+mod running;
+mod seccomp;
+mod spec;
+mod stage;
+mod terminal;
+
+pub mod probe;
+pub mod rootfs;
+pub mod trust;
+pub mod userns;
+
+pub use error::Error;
+pub use running::{Handle, Running, Stdio, run, spawn};
+pub use spec::{ExitStatus, IdMap, InjectedFile, Mount, MountKind, Network, Overlay, Rootfs, Spec, Upper};
+pub use stage::stage_main_if_asked;

@@ -1,0 +1,473 @@
+//! Decides how a container is made: a [`Spec`] becomes [`Steps`], plain data that [`crate::apply`] performs
+//! in order. Pure: no system call, no file.
+//!
+//! The steps up to [`Step::EnterRoot`] run in the host's file tree, as a private copy of its mounts;
+//! targets are paths below the new root, resolved so that no link leads out of it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capabilities;
+use crate::error::Error;
+use crate::spec::{IdMap, InjectedFile, MountKind, Network, Overlay, Rootfs, Spec};
+
+/// What the plan needs to know of the process that starts the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// The starter's user id.
+    pub(crate) uid: u32,
+    /// True when the starter is in a user namespace, so not in the host's own.
+    pub(crate) user_namespace: bool,
+    /// How many processors the machine may have.
+    pub(crate) processors: u32,
+    /// Rows and columns of the starter's own terminal.
+    pub(crate) terminal_size: Option<(u16, u16)>,
+}
+
+/// The way to a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Steps {
+    /// In this order.
+    pub(crate) steps: Vec<Step>,
+    /// The program to execute then.
+    pub(crate) process: Process,
+}
+
+/// One change to the stage's namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Step {
+    /// Cuts all mounts off from the host's: nothing done later is seen there.
+    SeparateMounts,
+    /// Switches the loopback device on.
+    Loopback,
+    /// Names the machine.
+    Hostname(String),
+    /// Mounts merged layers as the new root.
+    RootOverlay(OverlaySource),
+    /// Mounts a folder as the new root.
+    RootFolder(#[serde(with = "path_text")] PathBuf),
+    /// Mounts a file system that the kernel makes.
+    Filesystem {
+        /// The kernel's name for it.
+        kind: String,
+        /// Where.
+        target: Target,
+        /// Its options.
+        options: Vec<(String, String)>,
+        /// How the mount restricts it.
+        restrict: Restrict,
+    },
+    /// Mounts a folder or file of the host.
+    Bind {
+        /// Absolute path on the host.
+        #[serde(with = "path_text")]
+        source: PathBuf,
+        /// Where.
+        target: Target,
+        /// With all that is mounted below it.
+        recursive: bool,
+        /// How the mount restricts it.
+        restrict: Restrict,
+        /// Index of the user namespace whose maps it gets.
+        idmap: Option<usize>,
+    },
+    /// Makes folders.
+    Folders(Vec<String>),
+    /// Makes symbolic links: name, and where it points.
+    Links(Vec<(String, String)>),
+    /// Puts read-only files over the root file system.
+    Inject(Vec<File>),
+    /// Hides those paths that exist.
+    Mask(Vec<String>),
+    /// Makes those paths read-only that exist.
+    Protect(Vec<String>),
+    /// Makes the root file system read-only.
+    ProtectRoot,
+    /// Leaves the host's file tree for good.
+    EnterRoot,
+}
+
+/// A place below the new root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Target {
+    /// Absolute path in the container.
+    pub(crate) path: String,
+    /// False refuses a link anywhere on the path: for the places every program trusts.
+    pub(crate) follow_links: bool,
+}
+
+/// What a mount refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub(crate) struct Restrict {
+    /// Writing.
+    pub(crate) write: bool,
+    /// Set-user-id programs.
+    pub(crate) suid: bool,
+    /// Device nodes.
+    pub(crate) devices: bool,
+    /// Executing.
+    pub(crate) exec: bool,
+}
+
+/// The parts of a merged view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OverlaySource {
+    #[serde(with = "path_texts")]
+    pub(crate) lowers: Vec<PathBuf>,
+    #[serde(with = "path_texts")]
+    pub(crate) upper_and_work: Vec<PathBuf>,
+    pub(crate) volatile: bool,
+}
+
+/// A file to inject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct File {
+    pub(crate) target: String,
+    pub(crate) content: Vec<u8>,
+    pub(crate) mode: u32,
+}
+
+/// The program and what it is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// None leaves the groups of the starter.
+    pub(crate) groups: Option<Vec<u32>>,
+    pub(crate) umask: u32,
+    /// A bit for each capability it may ever have.
+    pub(crate) capabilities: u64,
+    pub(crate) terminal: Option<Terminal>,
+}
+
+/// The terminal that a program starts with. It has its size before the program can ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Terminal {
+    pub(crate) rows: u16,
+    pub(crate) columns: u16,
+}
+
+/// Docker's `DefaultMaskedPaths`; there is one folder for each processor besides.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Docker's `DefaultReadonlyPaths`.
+const PROTECTED: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Most of the nodes and links every program expects in `/dev`.
+const DEVICE_LINKS: [(&str, &str); 6] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/core", "/proc/kcore"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+/// Decides. The idmaps come back beside the steps, because only the starter can make their user
+/// namespaces; [`Step::Bind`] refers to them by index.
+pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Error> {
+    check(spec)?;
+    let mut steps = vec![Step::SeparateMounts];
+    if spec.network == Network::None {
+        steps.push(Step::Loopback);
+    }
+    steps.push(Step::Hostname(spec.hostname.clone()));
+    steps.push(root(&spec.rootfs));
+    steps.extend(kernel_filesystems(spec, facts));
+    steps.extend(devices(spec));
+    let mut idmaps = Vec::new();
+    for mount in &spec.mounts {
+        let target = Target { path: mount.target.clone(), follow_links: true };
+        steps.push(match &mount.kind {
+            MountKind::Bind { source, read_only, idmap } => Step::Bind {
+                source: source.clone(),
+                target,
+                recursive: true,
+                restrict: Restrict { write: *read_only, suid: true, devices: true, exec: false },
+                // A user namespace has its maps already: its user is the same on both sides.
+                idmap: idmap
+                    .filter(|map| !facts.user_namespace && !is_identity(map))
+                    .map(|map| index_of(&mut idmaps, map)),
+            },
+            MountKind::Tmpfs { bytes, mode } => Step::Filesystem {
+                kind: "tmpfs".to_owned(),
+                target,
+                options: tmpfs_options(*bytes, *mode),
+                restrict: Restrict { write: false, suid: true, devices: true, exec: false },
+            },
+        });
+    }
+    if !spec.files.is_empty() {
+        steps.push(Step::Inject(spec.files.iter().map(file).collect()));
+    }
+    steps.push(Step::Folders(vec![spec.cwd.clone()]));
+    if spec.read_only {
+        steps.push(Step::ProtectRoot);
+    }
+    steps.push(Step::EnterRoot);
+    Ok((Steps { steps, process: process(spec, facts) }, idmaps))
+}
+
+fn check(spec: &Spec) -> Result<(), Error> {
+    let invalid = |what: String| Err(Error::Invalid { what });
+    if spec.argv.is_empty() || spec.argv[0].is_empty() {
+        return invalid("no program to run".to_owned());
+    }
+    let texts = spec
+        .argv
+        .iter()
+        .chain([&spec.cwd, &spec.hostname])
+        .chain(spec.env.iter().flat_map(|(name, value)| [name, value]))
+        .chain(spec.mounts.iter().map(|mount| &mount.target))
+        .chain(spec.files.iter().map(|file| &file.target));
+    for text in texts {
+        if text.contains('\0') {
+            return invalid(format!("`{}` contains a NUL byte", text.replace('\0', "\\0")));
+        }
+    }
+    for (name, _) in &spec.env {
+        if name.is_empty() || name.contains('=') {
+            return invalid(format!("`{name}` is no name for an environment variable"));
+        }
+    }
+    let targets =
+        spec.mounts.iter().map(|mount| &mount.target).chain(spec.files.iter().map(|file| &file.target));
+    for path in targets {
+        if !path.starts_with('/') || path.split('/').all(|part| part.is_empty() || part == ".") {
+            return invalid(format!("`{path}` is no place to mount: it must be absolute and below `/`"));
+        }
+    }
+    if !spec.cwd.starts_with('/') {
+        return invalid(format!("working folder `{}` is not absolute", spec.cwd));
+    }
+    if let Rootfs::Overlay(overlay) = &spec.rootfs
+        && overlay.lowers.is_empty()
+    {
+        return invalid("a root file system needs a layer".to_owned());
+    }
+    if let Some(number) = spec.extra_capabilities.iter().find(|number| **number > capabilities::LAST) {
+        return invalid(format!("there is no capability number {number}"));
+    }
+    Ok(())
+}
+
+fn root(rootfs: &Rootfs) -> Step {
+    match rootfs {
+        Rootfs::Overlay(overlay) => Step::RootOverlay(OverlaySource::new(overlay)),
+        Rootfs::Folder(path) => Step::RootFolder(path.clone()),
+    }
+}
+
+impl OverlaySource {
+    pub(crate) fn new(overlay: &Overlay) -> Self {
+        Self {
+            lowers: overlay.lowers.clone(),
+            upper_and_work: overlay
+                .upper
+                .iter()
+                .flat_map(|upper| [upper.upper.clone(), upper.work.clone()])
+                .collect(),
+            volatile: overlay.volatile && overlay.upper.is_some(),
+        }
+    }
+}
+
+fn trusted(path: &str) -> Target {
+    Target { path: path.to_owned(), follow_links: false }
+}
+
+fn kernel_filesystems(spec: &Spec, facts: Facts) -> [Step; 4] {
+    let closed = Restrict { write: false, suid: true, devices: true, exec: true };
+    let read_only = Restrict { write: true, ..closed };
+    // The kernel lets only the owner of the network namespace mount a fresh `/sys`.
+    let sys = if !facts.user_namespace || spec.network == Network::None {
+        filesystem("sysfs", "/sys", &[], read_only)
+    } else {
+        Step::Bind {
+            source: "/sys".into(),
+            target: trusted("/sys"),
+            recursive: true,
+            restrict: read_only,
+            idmap: None,
+        }
+    };
+    let throttles =
+        (0..facts.processors).map(|number| format!("/sys/devices/system/cpu/cpu{number}/thermal_throttle"));
+    let masked = MASKED.map(str::to_owned).into_iter().chain(throttles).collect();
+    [
+        filesystem("proc", "/proc", &[], closed),
+        sys,
+        Step::Protect(PROTECTED.map(str::to_owned).to_vec()),
+        Step::Mask(masked),
+    ]
+}
+
+fn filesystem(kind: &str, path: &str, options: &[(&str, &str)], restrict: Restrict) -> Step {
+    Step::Filesystem {
+        kind: kind.to_owned(),
+        target: trusted(path),
+        options: options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        restrict,
+    }
+}
+
+/// A small `/dev`. Its nodes are mounts of the host's, because every other mount refuses device nodes: a
+/// program with `CAP_MKNOD` can make one for the host's disk, but never open it.
+fn devices(spec: &Spec) -> Vec<Step> {
+    let no_exec = Restrict { write: false, suid: true, devices: true, exec: true };
+    let mut steps = vec![
+        filesystem(
+            "tmpfs",
+            "/dev",
+            &[("mode", "755"), ("size", "65536k"), ("uid", "0"), ("gid", "0")],
+            Restrict { write: false, suid: true, devices: true, exec: false },
+        ),
+        Step::Folders(["/dev/pts", "/dev/shm", "/dev/mqueue"].map(str::to_owned).to_vec()),
+        Step::Links(DEVICE_LINKS.map(|(name, to)| (name.to_owned(), to.to_owned())).to_vec()),
+    ];
+    steps.extend(DEVICES.map(|name| Step::Bind {
+        source: format!("/dev/{name}").into(),
+        target: trusted(&format!("/dev/{name}")),
+        recursive: false,
+        restrict: Restrict { write: false, suid: true, devices: false, exec: true },
+        idmap: None,
+    }));
+    steps.push(filesystem(
+        "devpts",
+        "/dev/pts",
+        &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+        Restrict { devices: false, ..no_exec },
+    ));
+    steps.push(Step::Filesystem {
+        kind: "tmpfs".to_owned(),
+        target: trusted("/dev/shm"),
+        options: tmpfs_options(spec.shm_bytes, 0o1777),
+        restrict: no_exec,
+    });
+    steps.push(filesystem("mqueue", "/dev/mqueue", &[], no_exec));
+    steps
+}
+
+/// The kernel itself takes half of the memory when no size is given.
+fn tmpfs_options(bytes: Option<u64>, mode: u32) -> Vec<(String, String)> {
+    let mut options = vec![
+        ("mode".to_owned(), format!("{mode:o}")),
+        ("uid".to_owned(), "0".to_owned()),
+        ("gid".to_owned(), "0".to_owned()),
+    ];
+    options.extend(bytes.map(|bytes| ("size".to_owned(), bytes.to_string())));
+    options
+}
+
+fn is_identity(map: &IdMap) -> bool {
+    map.host_uid == map.container_uid && map.host_gid == map.container_gid
+}
+
+fn index_of(idmaps: &mut Vec<IdMap>, map: IdMap) -> usize {
+    idmaps.iter().position(|known| *known == map).unwrap_or_else(|| {
+        idmaps.push(map);
+        idmaps.len() - 1
+    })
+}
+
+fn file(file: &InjectedFile) -> File {
+    File { target: file.target.clone(), content: file.content.clone(), mode: file.mode & 0o7777 }
+}
+
+fn process(spec: &Spec, facts: Facts) -> Process {
+    Process {
+        argv: spec.argv.clone(),
+        env: spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        cwd: spec.cwd.clone(),
+        uid: spec.uid,
+        gid: spec.gid,
+        // A user's own groups open the shared folders of their institute; they have no name inside the
+        // user namespace, so they can only be kept, not given.
+        groups: (facts.uid == 0 || facts.uid != spec.uid || !spec.groups.is_empty())
+            .then(|| spec.groups.clone()),
+        umask: spec.umask & 0o777,
+        capabilities: capabilities::allowed(&spec.extra_capabilities),
+        terminal: spec.terminal.then(|| {
+            let (rows, columns) = facts.terminal_size.unwrap_or((24, 80));
+            Terminal { rows, columns }
+        }),
+    }
+}
+
+/// Paths are bytes; as text where they are text.
+mod path_text {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    pub(super) enum PathText {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    impl PathText {
+        pub(super) fn new(path: &Path) -> Self {
+            match path.to_str() {
+                Some(text) => Self::Text(text.to_owned()),
+                None => Self::Bytes(path.as_os_str().as_bytes().to_vec()),
+            }
+        }
+
+        pub(super) fn into_path(self) -> PathBuf {
+            match self {
+                Self::Text(text) => text.into(),
+                Self::Bytes(bytes) => OsString::from_vec(bytes).into(),
+            }
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        PathText::new(path).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(PathText::deserialize(deserializer)?.into_path())
+    }
+}
+
+mod path_texts {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::path_text::PathText;
+
+    pub(super) fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(|path| PathText::new(path)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+        Ok(Vec::<PathText>::deserialize(deserializer)?.into_iter().map(PathText::into_path).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

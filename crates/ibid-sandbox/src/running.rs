@@ -1,0 +1,390 @@
+//! Starting a container and watching it.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use ibid_sys::Errno;
+use ibid_sys::clone::{Child, Launch, Namespaces, launch};
+use ibid_sys::exec::CStrings;
+use ibid_sys::mount::{Attributes, set_attributes};
+use ibid_sys::signal::Catcher;
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, openat};
+use rustix::io::{IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use crate::error::Error;
+use crate::plan::{self, Facts, Steps};
+use crate::report::Report;
+use crate::spec::{ExitStatus, Network, Spec};
+use crate::{idmap, overlay, stage, terminal, userns};
+
+/// What the program reads and writes. Ignored with [`Spec::terminal`].
+#[derive(Debug, Default)]
+pub struct Stdio {
+    /// None: this process's own standard input.
+    pub stdin: Option<OwnedFd>,
+    /// None: this process's own standard output.
+    pub stdout: Option<OwnedFd>,
+    /// None: this process's own standard error.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A started container. Dropping it kills everything inside and waits for that.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    terminal: Option<OwnedFd>,
+    waited: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    child: Child,
+    socket: Socket,
+}
+
+/// Sends signals to a container from any thread, whoever waits for it.
+#[derive(Debug, Clone)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    /// Sends a signal to the program; one of those that terminals send, to its whole process group. A
+    /// program that has ended gets nothing, without an error.
+    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        self.0.socket.send_signal(signal).or_else(ended).map_err(setup("send a signal to the container"))
+    }
+
+    /// Ends everything inside at once.
+    pub fn kill(&self) -> Result<(), Error> {
+        pidfd_send_signal(&self.0.child.pidfd, Signal::KILL)
+            .or_else(ended)
+            .map_err(setup("kill the container"))
+    }
+}
+
+/// That there is nobody any more to get a signal is no failure.
+fn ended(errno: Errno) -> Result<(), Errno> {
+    match errno {
+        Errno::SRCH | Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Ok(()),
+        errno => Err(errno),
+    }
+}
+
+fn setup(step: &'static str) -> impl FnOnce(Errno) -> Error {
+    move |errno| Error::Setup { step: step.to_owned(), path: None, source: errno.into() }
+}
+
+/// Starts a container and returns once its program is executing.
+pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
+    let facts = Facts {
+        uid: rustix::process::geteuid().as_raw(),
+        user_namespace: userns::inside(),
+        processors: processors(),
+        terminal_size: spec.terminal.then(terminal::own_size).flatten(),
+    };
+    reap_leaving();
+    let (steps, maps) = plan::plan(spec, facts)?;
+    let plan = write_plan(&steps)?;
+    let idmaps = maps.iter().map(idmap::user_namespace).collect::<Result<Vec<_>, _>>()?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(setup("make a socket"))?;
+
+    let standard: [BorrowedFd<'_>; 3] = [
+        stdio.stdin.as_ref().map_or(rustix::stdio::stdin(), |fd| fd.as_fd()),
+        stdio.stdout.as_ref().map_or(rustix::stdio::stdout(), |fd| fd.as_fd()),
+        stdio.stderr.as_ref().map_or(rustix::stdio::stderr(), |fd| fd.as_fd()),
+    ];
+    let mut descriptors = standard.to_vec();
+    descriptors.extend([theirs.as_fd(), plan.as_fd()]);
+    descriptors.extend(idmaps.iter().map(|idmap| idmap.as_fd()));
+    let text = |text: String| {
+        CString::new(text).map_err(|_| setup("name the container's first process")(Errno::INVAL))
+    };
+    let count = descriptors.len() - standard.len();
+    let argv = CStrings::new(vec![text(stage::NAME.to_owned())?, text(count.to_string())?]);
+    let program = own_program().map_err(setup("open ibid's own program file"))?;
+    let child = launch(&Launch {
+        program: program.as_fd(),
+        argv: &argv,
+        env: &CStrings::new(Vec::new()),
+        descriptors: &descriptors,
+        namespaces: Namespaces {
+            user: false,
+            mount: true,
+            pid: true,
+            ipc: true,
+            uts: true,
+            network: spec.network == Network::None,
+        },
+        keep_capabilities: facts.uid != 0,
+    })
+    .map_err(setup("start a process in new namespaces"))?;
+    drop((theirs, stdio, plan, program));
+
+    let mut running = Running {
+        shared: Arc::new(Shared { child, socket: Socket::new(ours) }),
+        terminal: None,
+        waited: false,
+    };
+    match running.shared.socket.receive() {
+        Ok(Some((Report::Started, terminal))) => {
+            running.terminal = terminal;
+            Ok(running)
+        }
+        Ok(Some((Report::Failed(failure), _))) => Err(failure.into_error()),
+        _ => Err(running.lost()),
+    }
+}
+
+/// Starts a container and attends it to its end, as [`Running::attend`], from the first moment on: a signal that
+/// comes while it starts reaches the program too.
+///
+/// It returns as soon as nothing runs in the container. Its mounts last a moment longer; who needs the upper folder
+/// for another mount right away takes [`spawn`] and [`Running::attend`].
+pub fn run(spec: &Spec, stdio: Stdio) -> Result<ExitStatus, Error> {
+    let signals = terminal::catch_signals()?;
+    let mut running = spawn(spec, stdio)?;
+    let status = running.attend_program(signals)?;
+    running.leave();
+    Ok(status)
+}
+
+/// First processes that have reported their program's end and are on their way out. Whoever starts the next
+/// container takes leave of those that have gone; the system, of those that are left when this process ends.
+static LEAVING: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+fn reap_leaving() {
+    let mut leaving = LEAVING.lock().unwrap_or_else(PoisonError::into_inner);
+    leaving.retain(|process| {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        matches!(waitid(WaitId::PidFd(process.as_fd()), options), Ok(None) | Err(Errno::INTR))
+    });
+}
+
+fn write_plan(steps: &Steps) -> Result<OwnedFd, Error> {
+    let written = || -> io::Result<OwnedFd> {
+        let json = serde_json::to_vec(steps)?;
+        let file = memfd_create("ibid-plan", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let mut rest = json.as_slice();
+        while !rest.is_empty() {
+            rest = &rest[rustix::io::write(&file, rest)?..];
+        }
+        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
+        Ok(file)
+    };
+    written().map_err(|source| Error::Setup {
+        step: "write the container's plan".to_owned(),
+        path: None,
+        source,
+    })
+}
+
+pub(crate) fn read_all(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let size = usize::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
+    let mut bytes = vec![0; size];
+    let mut at = 0;
+    while at < size {
+        match rustix::io::pread(file, &mut bytes[at..], at as u64)? {
+            0 => break,
+            read => at += read,
+        }
+    }
+    bytes.truncate(at);
+    Ok(bytes)
+}
+
+/// This program's own file, through a mount that refuses writing: what runs in a container can reach the file
+/// as `/proc/1/exe`, but never change it (CVE-2019-5736).
+///
+/// The mount is of this one start, and closed right after it: the kernel takes its time to free it, and this is
+/// when the starter waits anyway. The running stage keeps what it needs of it.
+fn own_program() -> Result<OwnedFd, Errno> {
+    let file = openat(CWD, "/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let protected = || {
+        let mount = overlay::clone(&file, false)?;
+        set_attributes(&mount, Attributes { read_only: true, ..Default::default() }, false, None)?;
+        Ok::<_, Errno>(mount)
+    };
+    // On a kernel that cannot do it, the first process still forbids looking at it.
+    Ok(protected().unwrap_or(file))
+}
+
+/// How many processors the machine may ever have.
+fn processors() -> u32 {
+    static PROCESSORS: OnceLock<u32> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| {
+        let text = std::fs::read_to_string(Path::new("/sys/devices/system/cpu/possible")).unwrap_or_default();
+        let last = text.trim().rsplit([',', '-']).next().and_then(|number| number.parse::<u32>().ok());
+        last.map_or(0, |last| last + 1)
+    })
+}
+
+impl Running {
+    /// Process id of the container's first process, as this process counts.
+    pub fn id(&self) -> u32 {
+        self.shared.child.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// For signals from other threads.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
+    }
+
+    /// The other end of the program's terminal, once, when [`Spec::terminal`] asked for one.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// Waits until nothing runs in the container and its mounts are gone.
+    pub fn wait(mut self) -> Result<ExitStatus, Error> {
+        let status = self.wait_for_program()?;
+        self.reap();
+        Ok(status)
+    }
+
+    /// Waits until nothing runs in the container. Its mounts may last a moment longer, which saves a caller who
+    /// only wants the status some time; the kernel takes them off without help.
+    pub fn wait_for_program(&mut self) -> Result<ExitStatus, Error> {
+        loop {
+            match self.shared.socket.receive() {
+                Ok(Some((Report::Code(code), _))) => return Ok(ExitStatus::Code(code)),
+                Ok(Some((Report::Signal(signal), _))) => return Ok(ExitStatus::Signal(signal)),
+                Ok(Some((Report::Started | Report::Failed(_), _))) => {}
+                Ok(None) | Err(_) => return Err(self.lost()),
+            }
+        }
+    }
+
+    /// As [`Self::wait`], and meanwhile passes the signals that this process gets on to the program, and,
+    /// when it has a terminal, joins that with this process's own standard input and output. Several
+    /// containers can be attended at once, by a thread each; then all get the signals.
+    pub fn attend(mut self) -> Result<ExitStatus, Error> {
+        let status = self.attend_program(terminal::catch_signals()?)?;
+        self.reap();
+        Ok(status)
+    }
+
+    fn attend_program(&mut self, signals: Catcher) -> Result<ExitStatus, Error> {
+        let terminal = self.terminal.take();
+        terminal::attend(&self.handle(), &self.shared.socket, signals, terminal)?;
+        self.wait_for_program()
+    }
+
+    /// Lets the first process, whose program has ended, go without waiting for it.
+    fn leave(mut self) {
+        if let Ok(process) = self.shared.child.pidfd.try_clone() {
+            LEAVING.lock().unwrap_or_else(PoisonError::into_inner).push(process);
+            self.waited = true;
+        }
+    }
+
+    /// Takes leave of the first process, which has ended or is about to.
+    fn reap(&mut self) -> Option<rustix::process::WaitIdStatus> {
+        if std::mem::replace(&mut self.waited, true) {
+            return None;
+        }
+        loop {
+            match waitid(WaitId::PidFd(self.shared.child.as_fd()), WaitIdOptions::EXITED) {
+                Err(Errno::INTR) => {}
+                result => return result.ok().flatten(),
+            }
+        }
+    }
+
+    fn lost(&mut self) -> Error {
+        let status = self.reap().map_or_else(
+            || "nobody knows how".to_owned(),
+            |status| match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => format!("exit code {code}"),
+                (_, Some(signal)) => format!("signal {signal}"),
+                _ => "nobody knows how".to_owned(),
+            },
+        );
+        Error::Lost { status }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.waited {
+            let _already_dead = pidfd_send_signal(&self.shared.child.pidfd, Signal::KILL);
+            self.reap();
+        }
+    }
+}
+
+/// One end of the socket between starter and stage. It keeps messages apart.
+#[derive(Debug)]
+pub(crate) struct Socket(OwnedFd);
+
+/// Enough for the longest report: two paths and a `PATH`.
+const LONGEST_REPORT: usize = 64 * 1024;
+
+impl Socket {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    pub(crate) fn send(&self, report: &Report, descriptor: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+        let json = serde_json::to_vec(report).map_err(|_| Errno::INVAL)?;
+        let descriptors: Vec<BorrowedFd<'_>> = descriptor.into_iter().collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        }
+        sendmsg(&self.0, &[IoSlice::new(&json)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// The next report; none when the other end is closed.
+    pub(crate) fn receive(&self) -> Result<Option<(Report, Option<OwnedFd>)>, Errno> {
+        let mut bytes = vec![0; LONGEST_REPORT];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let into = &mut [IoSliceMut::new(&mut bytes)];
+            match recvmsg(&self.0, into, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                result => break result?.bytes,
+            }
+        };
+        if received == 0 {
+            return Ok(None);
+        }
+        let descriptor = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        let report = serde_json::from_slice(&bytes[..received]).map_err(|_| Errno::BADMSG)?;
+        Ok(Some((report, descriptor)))
+    }
+
+    fn send_signal(&self, signal: i32) -> Result<(), Errno> {
+        rustix::net::send(&self.0, &signal.to_ne_bytes(), SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// A signal that the starter wants passed on; none when the starter is gone.
+    pub(crate) fn receive_signal(&self) -> Result<Option<i32>, Errno> {
+        let mut bytes = [0; 4];
+        match rustix::net::recv(&self.0, &mut bytes, RecvFlags::DONTWAIT)?.1 {
+            0 => Ok(None),
+            4 => Ok(Some(i32::from_ne_bytes(bytes))),
+            _ => Err(Errno::BADMSG),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,257 @@
+//! The stage: this binary, executed anew as process 1 of the container's namespaces. It performs the
+//! steps, starts the program and becomes [`crate::init`].
+//!
+//! It is started with all signals blocked, and with these descriptors and no others:
+//!
+//! | 0, 1, 2 | the program's standard ones |
+//! | 3 | the socket to its starter |
+//! | 4 | the plan, as JSON |
+//! | 5 … | user namespaces for idmapped mounts |
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use ibid_sys::clone::{Child, Namespaces, borrow_memory};
+use ibid_sys::exec::{CStrings, execute};
+use ibid_sys::signal::SignalFd;
+use ibid_sys::{Errno, exit_now, seccomp, signal};
+use rustix::fs::{Gid, Mode, Uid, fchown};
+use rustix::pty::OpenptFlags;
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::plan::{Process, Steps, Terminal};
+use crate::report::{Failure, Report};
+use crate::running::{Socket, read_all};
+use crate::{apply, capabilities, init};
+
+/// The stage's own name. A process of ours whose first argument it is, is one.
+pub(crate) const NAME: &str = "ibid-init";
+
+/// Searched when the environment has no `PATH`, as Docker does.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Becomes the stage when this process was started as one, and then never returns. The first thing in
+/// `main`, before any thread, log or argument parser.
+pub fn stage_main_if_asked() {
+    let mut arguments = std::env::args_os();
+    if arguments.next().as_deref() != Some(OsStr::new(NAME)) {
+        return;
+    }
+    let count = arguments.next().and_then(|text| text.to_str()?.parse().ok());
+    let descriptors = count.and_then(ibid_sys::descriptor::take_inherited);
+    let Some(mut descriptors) = descriptors.filter(|descriptors| descriptors.len() >= 2) else {
+        // Started by hand. There is nobody to tell.
+        exit_now(125);
+    };
+    let idmaps = descriptors.split_off(2);
+    let (Some(plan), Some(socket)) = (descriptors.pop(), descriptors.pop()) else { exit_now(125) };
+    let socket = Socket::new(socket);
+    match start(&socket, plan, &idmaps) {
+        Ok((signals, child)) => {
+            drop(idmaps);
+            init::run(socket, signals, child)
+        }
+        Err(failure) => {
+            let _gone_if_it_fails = socket.send(&Report::Failed(failure), None);
+            exit_now(125)
+        }
+    }
+}
+
+fn start(socket: &Socket, plan: OwnedFd, idmaps: &[OwnedFd]) -> Result<(SignalFd, Child), Failure> {
+    let failed = |step: &'static str| move |errno| Failure::step(step, None, errno);
+    // Until the program runs, the starter's thread waits for us; a dead starter needs no container. Later its
+    // socket tells: this signal would also come when only that thread ends.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(failed("tie the container to its starter"))?;
+    // What a terminal sends to its foreground, the starter passes on; here it would come a second time.
+    rustix::process::setsid().map_err(failed("leave the session of the starter"))?;
+    let signals = SignalFd::all().map_err(failed("watch signals"))?;
+    let json = read_all(&plan).map_err(failed("read the plan"))?;
+    drop(plan);
+    let Steps { steps, process } =
+        serde_json::from_slice(&json).map_err(|_| Failure::step("read the plan", None, Errno::INVAL))?;
+    apply::apply(&steps, idmaps)?;
+
+    let terminal = process
+        .terminal
+        .map(|terminal| open_terminal(terminal, process.uid))
+        .transpose()
+        .map_err(failed("open a terminal in the container"))?;
+    let program = Program::new(&process)?;
+    // Nobody in the container may look into this process or open its file.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(failed("protect the container's first process"))?;
+    let (ours, theirs) = terminal.unzip();
+    let mut outcome = None;
+    let child = borrow_memory(Namespaces::default(), || {
+        outcome = Some(become_program(&program, theirs.as_ref()));
+        127
+    })
+    .map_err(failed("start a process in the container"))?;
+    if let Some(failure) = outcome {
+        return Err(failure);
+    }
+    drop(theirs);
+    rustix::process::set_parent_process_death_signal(None)
+        .map_err(failed("untie the container from its starter's thread"))?;
+    release_standard_descriptors().map_err(failed("close the program's descriptors"))?;
+    socket
+        .send(&Report::Started, ours.as_ref().map(|ours| ours.as_fd()))
+        .map_err(failed("report the start"))?;
+    Ok((signals, child))
+}
+
+/// Whoever reads the program's output must see its end when the program closes it, not when we leave.
+fn release_standard_descriptors() -> Result<(), Errno> {
+    let null =
+        rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)
+}
+
+/// A terminal of the container's own `devpts`: our end, and the program's, which is its `/dev/console` too.
+fn open_terminal(terminal: Terminal, uid: u32) -> Result<(OwnedFd, OwnedFd), Errno> {
+    use rustix::fs::{OFlags, open};
+    let ours = open("/dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::pty::unlockpt(&ours)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags)?;
+    let Terminal { rows, columns } = terminal;
+    tcsetwinsize(&ours, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
+    fchown(&theirs, Some(Uid::from_raw(uid)), None)?;
+    let name = rustix::pty::ptsname(&ours, Vec::new())?;
+    let mount = crate::overlay::clone(
+        open(name.as_c_str(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?,
+        false,
+    )?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open("/dev/console", flags | OFlags::WRONLY, Mode::RUSR)?;
+    let place = open("/dev/console", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    crate::root::attach(mount, place)?;
+    Ok((ours, theirs))
+}
+
+/// Everything the program's start needs, allocated before its process is made.
+struct Program<'a> {
+    process: &'a Process,
+    /// Paths to try, in order.
+    candidates: Vec<CString>,
+    argv: CStrings,
+    env: CStrings,
+    groups: Option<Vec<Gid>>,
+    filter: Vec<seccomp::Instruction>,
+}
+
+impl<'a> Program<'a> {
+    fn new(process: &'a Process) -> Result<Self, Failure> {
+        let texts = |texts: &[String]| {
+            texts
+                .iter()
+                .map(|text| CString::new(text.as_str()))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|_| Failure::step("prepare the program's arguments", None, Errno::INVAL))
+        };
+        let program = process.argv.first().map(String::as_str).unwrap_or_default();
+        let candidates = if program.contains('/') {
+            vec![program.to_owned()]
+        } else {
+            path(process)
+                .split(':')
+                .map(|folder| format!("{}/{program}", if folder.is_empty() { "." } else { folder }))
+                .collect()
+        };
+        Ok(Self {
+            process,
+            candidates: texts(&candidates)?,
+            argv: CStrings::new(texts(&process.argv)?),
+            env: CStrings::new(texts(&process.env)?),
+            groups: process
+                .groups
+                .as_ref()
+                .map(|groups| groups.iter().map(|gid| Gid::from_raw(*gid)).collect()),
+            filter: seccomp_filter(process.capabilities),
+        })
+    }
+}
+
+fn seccomp_filter(capabilities: u64) -> Vec<seccomp::Instruction> {
+    crate::seccomp::filter(capabilities)
+}
+
+fn path(process: &Process) -> &str {
+    process.env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH)
+}
+
+/// In the program's process: becomes it. Returns only when that fails.
+fn become_program(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Failure {
+    match prepare(program, terminal) {
+        Ok(()) => search(program),
+        Err(failure) => failure,
+    }
+}
+
+fn prepare(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<(), Failure> {
+    let process = program.process;
+    let failed = |step: &'static str| move |errno| Failure::step(step, None, errno);
+    // A session of its own: no terminal of the host can be typed into from here.
+    rustix::process::setsid().map_err(failed("start a session"))?;
+    if let Some(terminal) = terminal {
+        let taken = || {
+            rustix::process::ioctl_tiocsctty(terminal)?;
+            rustix::stdio::dup2_stdin(terminal)?;
+            rustix::stdio::dup2_stdout(terminal)?;
+            rustix::stdio::dup2_stderr(terminal)
+        };
+        taken().map_err(failed("take the terminal"))?;
+    }
+    let in_folder = || {
+        rustix::process::chdir(process.cwd.as_str())?;
+        // A folder outside the root shows as "(unreachable)…".
+        match rustix::process::getcwd(Vec::new())?.as_bytes().first() {
+            Some(b'/') => Ok(()),
+            _ => Err(Errno::XDEV),
+        }
+    };
+    in_folder().map_err(|errno| {
+        Failure::step("enter the working folder", Some(process.cwd.as_str().into()), errno)
+    })?;
+    rustix::process::umask(Mode::from_raw_mode(process.umask));
+    capabilities::limit(process.capabilities).map_err(failed("drop capabilities"))?;
+    if let Some(groups) = &program.groups {
+        rustix::thread::set_thread_groups(groups).map_err(failed("set the groups"))?;
+    }
+    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("set the group id"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("set the user id"))?;
+    capabilities::keep(process.capabilities, process.uid == 0).map_err(failed("set the capabilities"))?;
+    rustix::thread::set_no_new_privs(true).map_err(failed("refuse new privileges"))?;
+    seccomp::install(&program.filter).map_err(failed("install the seccomp filter"))?;
+    signal::reset();
+    Ok(())
+}
+
+/// Executes the first candidate that can be, as a shell searches `PATH`.
+fn search(program: &Program<'_>) -> Failure {
+    let name = program.process.argv.first().cloned().unwrap_or_default();
+    let mut found: Option<Failure> = None;
+    for candidate in &program.candidates {
+        let errno = execute(candidate, &program.argv, &program.env);
+        let failure = match errno {
+            Errno::NOENT if rustix::fs::stat(candidate.as_c_str()).is_ok() => {
+                Failure::NoInterpreter { program: name.clone() }
+            }
+            Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => continue,
+            errno => Failure::NotExecutable { program: name.clone(), errno: errno.raw_os_error() },
+        };
+        found.get_or_insert(failure);
+        if errno != Errno::ACCESS && errno != Errno::NOENT {
+            break;
+        }
+    }
+    found.unwrap_or_else(|| Failure::NotFound {
+        path: (!name.contains('/')).then(|| path(program.process).to_owned()),
+        program: name,
+    })
+}

@@ -1,0 +1,391 @@
+//! The user namespace in which a user without root may mount and change owners.
+//!
+//! This process enters it in place, so nothing waits around it. `newuidmap` must be run from outside, by
+//! a helper that was forked before:
+//!
+//! ```text
+//! this process                     helper (outside)
+//! ────────────                     ────────────────
+//! fork ──────────────────────────→ waits on a pipe
+//! unshare(user, mount)
+//! writes a byte ─────────────────→ newuidmap ∥ newgidmap
+//! waits for it ←────────────────── leaves
+//! ```
+//!
+//! One mapping, always: the user is themself on both sides; the other ids of the container, in order, are
+//! the user's subordinate ids, in order. So files of the user, and files of the user's id in an image, are
+//! the same files, whatever the id.
+
+mod map;
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ibid_sys::clone::Fork;
+use ibid_sys::{Errno, exit_now};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitOptions, waitpid};
+use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
+
+pub(crate) use map::{Range, subordinate};
+
+/// Why there is no user namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host does not let this user make one.
+    #[error("this host forbids user namespaces: {obstacle}")]
+    Forbidden {
+        /// What forbids it.
+        obstacle: Obstacle,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The user has no subordinate ids.
+    #[error("`{user}` has no subordinate ids in `{file}`")]
+    NoSubordinateIds {
+        /// The user.
+        user: String,
+        /// `/etc/subuid` or `/etc/subgid`.
+        file: &'static str,
+        /// A range of ids that nobody has there: first, and last.
+        free: (u32, u32),
+    },
+    /// A program that maps subordinate ids is missing.
+    #[error("`{program}` is not installed")]
+    NoMapper {
+        /// `newuidmap` or `newgidmap`.
+        program: &'static str,
+    },
+    /// The ids were not mapped.
+    #[error("subordinate ids could not be mapped: {message}")]
+    MapRefused {
+        /// What `newuidmap` or `newgidmap` said.
+        message: String,
+    },
+    /// This process has no entry in the system's list of users.
+    #[error("user id {uid} has no name on this host")]
+    NoName {
+        /// Its id.
+        uid: u32,
+    },
+    /// Called too late.
+    #[error("a user namespace must be entered before any thread is started")]
+    Threads,
+    /// Something else failed.
+    #[error("cannot {step}")]
+    System {
+        /// What.
+        step: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What can forbid user namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// `kernel.unprivileged_userns_clone` is 0 (Debian's kernels).
+    UnprivilegedUsernsClone,
+    /// `user.max_user_namespaces` is 0 (Red Hat's old default).
+    MaxUserNamespaces,
+    /// `kernel.apparmor_restrict_unprivileged_userns` is 1 (Ubuntu).
+    AppArmor,
+    /// A seccomp filter, as in a Docker container.
+    Seccomp,
+    /// The kernel was built without them.
+    Kernel,
+    /// Nothing that is known here; perhaps a `chroot` or a security module.
+    Unknown,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnprivilegedUsernsClone => "the setting kernel.unprivileged_userns_clone is 0",
+            Self::MaxUserNamespaces => "the setting user.max_user_namespaces is 0",
+            Self::AppArmor => "the setting kernel.apparmor_restrict_unprivileged_userns is 1",
+            Self::Seccomp => "a seccomp filter refuses them, as in a container of Docker",
+            Self::Kernel => "the kernel has none (CONFIG_USER_NS)",
+            Self::Unknown => "the kernel refuses, perhaps because of a chroot or a security module",
+        })
+    }
+}
+
+impl Obstacle {
+    /// The command that takes it away, where there is one.
+    pub fn mend(self) -> Option<String> {
+        let command = match self {
+            Self::UnprivilegedUsernsClone => "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+            Self::MaxUserNamespaces => "sudo sysctl -w user.max_user_namespaces=15000",
+            Self::AppArmor => "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+            Self::Seccomp => {
+                "docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined …"
+            }
+            Self::Kernel | Self::Unknown => return None,
+        };
+        Some(command.to_owned())
+    }
+
+    /// What forbids user namespaces here, after the kernel answered `errno`.
+    pub(crate) fn find(errno: Errno) -> Self {
+        let setting = |path: &str| {
+            fs::read_to_string(Path::new("/proc/sys").join(path)).ok().map(|text| text.trim().to_owned())
+        };
+        if setting("kernel/unprivileged_userns_clone").as_deref() == Some("0") {
+            Self::UnprivilegedUsernsClone
+        } else if setting("user/max_user_namespaces").as_deref() == Some("0") {
+            Self::MaxUserNamespaces
+        } else if setting("kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
+            Self::AppArmor
+        } else if errno == Errno::INVAL {
+            Self::Kernel
+        } else if seccomp_filtered() {
+            Self::Seccomp
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
+/// True when a seccomp filter watches this process.
+pub(crate) fn seccomp_filtered() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+}
+
+impl Error {
+    /// The command that mends it, where there is one.
+    pub fn mend(&self) -> Option<String> {
+        match self {
+            Self::Forbidden { obstacle, .. } => obstacle.mend(),
+            Self::NoSubordinateIds { user, free: (first, last), .. } => {
+                Some(format!("sudo usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {user}"))
+            }
+            Self::NoMapper { .. } => Some(install_mappers()),
+            Self::MapRefused { .. } | Self::NoName { .. } | Self::Threads | Self::System { .. } => None,
+        }
+    }
+}
+
+/// The command that installs `newuidmap`, by this host's package manager.
+pub(crate) fn install_mappers() -> String {
+    let has = |program: &str| Path::new("/usr/bin").join(program).exists();
+    if has("dnf") {
+        "sudo dnf install shadow-utils"
+    } else if has("zypper") || has("pacman") {
+        "sudo zypper install shadow || sudo pacman -S shadow"
+    } else {
+        "sudo apt-get install uidmap"
+    }
+    .to_owned()
+}
+
+/// What this process must be able to do.
+const NEEDED: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SETPCAP);
+
+/// Makes this process able to mount and to change owners: for a user without these capabilities it enters,
+/// in place, a user namespace that maps the user to themself and all other ids to subordinate ones. The
+/// process keeps its user id, its process id and its files, and gets a mount namespace of its own, which still
+/// sees what the host mounts later. Without need it does nothing. Call it first in `main`, after
+/// [`crate::stage_main_if_asked`] and before any thread.
+pub fn ensure() -> Result<(), Error> {
+    begin()?.finish()
+}
+
+/// The first half of [`ensure`]: what takes longest goes on beside this process, which may meanwhile read files and
+/// compute, but not write, mount or start anything before [`Entering::finish`].
+pub fn begin() -> Result<Entering, Error> {
+    // Kept from here on: until the ids are mapped, the kernel has no number for them.
+    let (uid, gid) = host_ids();
+    if capable() {
+        return Ok(Entering { mappers: None });
+    }
+    let subordinate = subordinate(uid)?;
+    let uids = map::lines(uid, &subordinate.uids);
+    let gids = map::lines(gid, &subordinate.gids);
+    let mappers = Mappers::start(&uids, &gids)?;
+    let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
+    ibid_sys::clone::leave_shared(flags.bits() as i32).map_err(|errno| match errno {
+        Errno::INVAL if threads() > 1 => Error::Threads,
+        errno => Error::Forbidden { obstacle: Obstacle::find(errno), source: errno.into() },
+    })?;
+    mappers.go()?;
+    // Also the first thing that needs a capability: AppArmor lets the namespace be made and then denies them.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .map_err(|errno| Error::Forbidden { obstacle: Obstacle::find(errno), source: errno.into() })?;
+    Ok(Entering { mappers: Some(mappers) })
+}
+
+/// A user namespace whose ids are being mapped.
+#[must_use = "the ids are not mapped before `finish`"]
+pub struct Entering {
+    mappers: Option<Mappers>,
+}
+
+impl Entering {
+    /// Waits until the ids are mapped.
+    pub fn finish(self) -> Result<(), Error> {
+        if let Some(mappers) = self.mappers {
+            mappers.finish()?;
+            ENTERED.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+static ENTERED: AtomicBool = AtomicBool::new(false);
+
+/// True when [`ensure`] made the namespace that this process is in.
+pub(crate) fn entered() -> bool {
+    ENTERED.load(Ordering::Relaxed)
+}
+
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// True when this process may mount and change owners.
+pub(crate) fn capable() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(NEEDED))
+}
+
+/// The user and group ids of the person who runs this process: the same on both sides of [`ensure`].
+pub fn host_ids() -> (u32, u32) {
+    static IDS: OnceLock<(u32, u32)> = OnceLock::new();
+    *IDS.get_or_init(|| (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()))
+}
+
+/// In a fresh user namespace without maps: maps the user, and nobody else, to themself.
+pub(crate) fn map_alone(uid: u32, gid: u32) -> Result<(), Errno> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    for (path, text) in [
+        ("/proc/self/setgroups", "deny".to_owned()),
+        ("/proc/self/uid_map", format!("{uid} {uid} 1")),
+        ("/proc/self/gid_map", format!("{gid} {gid} 1")),
+    ] {
+        let file = openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// True when this process is in a user namespace that is not the host's own. The answer is kept: ask after
+/// [`ensure`].
+pub fn inside() -> bool {
+    static INSIDE: OnceLock<bool> = OnceLock::new();
+    *INSIDE.get_or_init(|| {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        map.split_whitespace().ne(["0", "0", "4294967295"])
+    })
+}
+
+/// The helper outside, waiting to map the ids of this process.
+struct Mappers {
+    helper: rustix::process::Pid,
+    /// A byte in it starts the mapping.
+    start: OwnedFd,
+    /// What goes wrong.
+    complaints: OwnedFd,
+}
+
+impl Mappers {
+    fn start(uids: &[map::Extent], gids: &[map::Extent]) -> Result<Self, Error> {
+        let system = |step| move |errno: Errno| Error::System { step, source: errno.into() };
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(system("make a pipe"));
+        let (started, start) = pipe()?;
+        let (complaints, complain) = pipe()?;
+        let process = rustix::process::getpid();
+        let arguments = |extents: &[map::Extent]| -> Vec<String> {
+            let numbers = extents.iter().flat_map(|extent| [extent.inside, extent.outside, extent.count]);
+            std::iter::once(process.as_raw_nonzero().to_string())
+                .chain(numbers.map(|number| number.to_string()))
+                .collect()
+        };
+        let jobs = [("newuidmap", arguments(uids)), ("newgidmap", arguments(gids))];
+        let forked = ibid_sys::clone::fork().map_err(|errno| match errno {
+            Errno::BUSY => Error::Threads,
+            errno => system("start a process")(errno),
+        })?;
+        let Fork::Original(helper) = forked else {
+            // While this end is open here, the wait below would not end with the maker.
+            drop(start);
+            let mut word = [0];
+            exit_now(match rustix::io::read(&started, &mut word) {
+                Ok(1) => run_mappers(jobs, &complain),
+                // The maker is dead or gave up.
+                _ => 0,
+            })
+        };
+        Ok(Self { helper, start, complaints })
+    }
+
+    fn go(&self) -> Result<(), Error> {
+        let system = |errno: Errno| Error::System { step: "start newuidmap", source: errno.into() };
+        rustix::io::write(&self.start, &[1]).map(drop).map_err(system)
+    }
+
+    fn finish(self) -> Result<(), Error> {
+        let system = |step| move |source: io::Error| Error::System { step, source };
+        let mut message = String::new();
+        fs::File::from(self.complaints)
+            .read_to_string(&mut message)
+            .map_err(system("read what newuidmap says"))?;
+        let status = loop {
+            match waitpid(Some(self.helper), WaitOptions::empty()) {
+                Err(Errno::INTR) => {}
+                result => break result.map_err(|errno| system("wait for newuidmap")(errno.into()))?,
+            }
+        };
+        let code = status.and_then(|(_, status)| status.exit_status());
+        match code {
+            Some(0) => Ok(()),
+            Some(MISSING_UIDMAP) => Err(Error::NoMapper { program: "newuidmap" }),
+            Some(MISSING_GIDMAP) => Err(Error::NoMapper { program: "newgidmap" }),
+            _ => {
+                let lines: Vec<&str> =
+                    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+                Err(Error::MapRefused { message: lines.join("; ") })
+            }
+        }
+    }
+}
+
+const MISSING_UIDMAP: i32 = 2;
+const MISSING_GIDMAP: i32 = 3;
+
+/// In the helper: runs both at once. Its result is the helper's exit code.
+fn run_mappers(jobs: [(&str, Vec<String>); 2], complain: &OwnedFd) -> i32 {
+    let started = jobs.map(|(program, arguments)| {
+        let stderr = complain.try_clone()?;
+        Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+    });
+    let mut code = 0;
+    for (process, missing) in started.into_iter().zip([MISSING_UIDMAP, MISSING_GIDMAP]) {
+        let failed = match process.and_then(|mut process| process.wait()) {
+            Ok(status) if status.success() => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing,
+            Ok(_) | Err(_) => 1,
+        };
+        code = if code == 0 { failed } else { code };
+    }
+    code
+}

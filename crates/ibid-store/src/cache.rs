@@ -1,0 +1,36 @@
+//! The build cache: small values by key. It is derived: whatever is lost is computed again, so nothing is synced,
+//! but no reader ever sees half a value.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use ibid_core::digest::Digest;
+
+use crate::staging::StagedFile;
+use crate::{Error, Result, Store};
+
+impl Store {
+    /// Reads a value of the build cache.
+    pub fn cache(&self, key: &Digest) -> Result<Option<Vec<u8>>> {
+        let path = self.cache_path(key);
+        match fs::read(&path) {
+            // After a power cut a file that was not synced can be empty. No value is.
+            Ok(value) if value.is_empty() => Ok(None),
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path)(error)),
+        }
+    }
+
+    /// Sets a value of the build cache. An empty value is the same as none.
+    pub fn put_cache(&self, key: &Digest, value: &[u8]) -> Result<()> {
+        let mut file = StagedFile::new(&self.tmp())?;
+        file.write(value)?;
+        file.publish(&self.cache_path(key))
+    }
+
+    fn cache_path(&self, key: &Digest) -> PathBuf {
+        self.root().join("cache").join(key.hex())
+    }
+}

@@ -1,0 +1,143 @@
+//! A layer in the making, and a run's scratch folder.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use ibid_core::digest::{DiffId, Hasher};
+use rustix::fs::Mode;
+
+use crate::layers::open_tree;
+use crate::pack::pack;
+use crate::scan::scan;
+use crate::staging::{self, StagedFolder};
+use crate::{Error, Result, Store};
+
+/// How a draft becomes a layer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommitRules {
+    /// Seconds since 1970: no entry gets a later time.
+    pub epoch: i64,
+    /// Keep times and every file: the rules of [`ibid_core::scrub`] are off.
+    pub keep_nondeterminism: bool,
+    /// The lower folders the draft was mounted over, topmost first. With them, a folder that is in the draft only because
+    /// something that is dropped was written below it is left out.
+    pub lowers: Vec<PathBuf>,
+}
+
+/// A folder under `tmp/` whose `upper` becomes a layer. Removed when dropped without [`LayerDraft::commit`].
+#[derive(Debug)]
+pub struct LayerDraft {
+    store: Store,
+    folder: StagedFolder,
+    upper: PathBuf,
+    work: PathBuf,
+}
+
+impl Store {
+    /// Starts a layer: an empty `upper` and `work` folder on the store's file system.
+    pub fn draft_layer(&self) -> Result<LayerDraft> {
+        let folder = StagedFolder::new(&self.tmp())?;
+        let upper = make_layer_folder(&folder)?;
+        let work = folder.path().join("work");
+        make_folder(&work, 0o700)?;
+        Ok(LayerDraft { store: self.clone(), folder, upper, work })
+    }
+
+    /// Makes a folder for a run that keeps nothing.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let folder = StagedFolder::new(&self.tmp())?;
+        let upper = folder.path().join("upper");
+        make_root(&upper)?;
+        let work = folder.path().join("work");
+        make_folder(&work, 0o700)?;
+        Ok(Scratch { folder, upper, work })
+    }
+}
+
+impl LayerDraft {
+    /// The overlay's upper folder, or where to write the layer's files.
+    pub fn upper(&self) -> &Path {
+        &self.upper
+    }
+
+    /// The overlay's work folder.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// The draft's own folder, in which its user may make other temporary files. It must not use the names `layer`
+    /// and `work`.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Makes the layer and publishes it. `None` when nothing is in it. Nothing may write in the upper folder any more.
+    ///
+    /// The upper folder itself, `/` of the container, is no part of the layer.
+    pub fn commit(self, rules: &CommitRules) -> Result<Option<DiffId>> {
+        let manifest = scan(&self.upper, rules)?;
+        if manifest.entries.is_empty() {
+            self.folder.remove()?;
+            return Ok(None);
+        }
+        let tree = open_tree(&self.upper)?;
+        let mut hasher = Hasher::default();
+        pack(&manifest, tree.as_fd(), &self.upper, |chunk| {
+            hasher.update(chunk);
+            Ok(())
+        })?;
+        let diff_id = DiffId(hasher.finish());
+        self.store.publish_layer(self.folder, &manifest, diff_id)?;
+        Ok(Some(diff_id))
+    }
+}
+
+/// A folder under `tmp/` for one run, removed when dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    folder: StagedFolder,
+    upper: PathBuf,
+    work: PathBuf,
+}
+
+impl Scratch {
+    /// The overlay's upper folder.
+    pub fn upper(&self) -> &Path {
+        &self.upper
+    }
+
+    /// The overlay's work folder.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// The folder itself, in which the run may keep other temporary files. It must not use the names `upper` and `work`.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Removes it now, and says when that fails.
+    pub fn remove(self) -> Result<()> {
+        self.folder.remove()
+    }
+}
+
+/// Makes what becomes the folder of a layer. Returns its empty tree.
+pub(crate) fn make_layer_folder(folder: &StagedFolder) -> Result<PathBuf> {
+    let layer = folder.path().join("layer");
+    make_folder(&layer, 0o700)?;
+    let tree = layer.join("tree");
+    make_root(&tree)?;
+    Ok(tree)
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<()> {
+    rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).map_err(Error::io("make the folder", path))
+}
+
+/// Makes an upper folder: its mode and owner are those of `/` in the container.
+fn make_root(path: &Path) -> Result<()> {
+    make_folder(path, 0o755)?;
+    rustix::fs::chmod(path, Mode::from_raw_mode(0o755)).map_err(Error::io("set the mode of", path))?;
+    staging::own_as_root(path)
+}

@@ -1,0 +1,266 @@
+//! Unpacking a layer's archive, which may be hostile.
+//!
+//! | module | its part |
+//! |---|---|
+//! | [`crate::tar_stream`] | bytes → headers; hashes all of them |
+//! | [`crate::resolve`] | headers → what the layer holds; refuses what must not be |
+//! | [`crate::unpack`] | what the layer holds → files |
+//! | [`crate::split`] | keeps the bytes between contents, for the same archive again |
+//!
+//! Nothing is visible before all of the archive was read and its digest is known.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use ibid_core::digest::DiffId;
+
+use crate::attributes::travels;
+use crate::draft::make_layer_folder;
+use crate::manifest::Kind;
+use crate::path::{self, to_path};
+use crate::resolve::{Change, Inode, LayerState, Refusal, Target, target};
+use crate::split::{Place, SplitWriter};
+use crate::staging::StagedFolder;
+use crate::tar_stream::{Header, Sparse, TarStream, TarType};
+use crate::unpack::{Job, Unpacker, with_unpacker};
+use crate::{Error, Result, Store};
+
+/// Files up to this size are made by several threads, larger ones while they are read.
+const SMALL_BYTES_MAX: u64 = 1 << 20;
+const COPY_BYTES: usize = 256 << 10;
+
+impl Store {
+    /// Unpacks an uncompressed tar archive and publishes it as a layer. Returns the digest of the archive's bytes, all
+    /// of them up to the end of the stream.
+    ///
+    /// The archive may come from anywhere. Names that climb up by `..`, hard links to what the layer does not hold,
+    /// and the like are refused; links within the layer are followed within it; of entries with the same path the last
+    /// counts. [`Store::write_layer_tar`] gives the same bytes again.
+    pub fn import_layer(&self, tar: impl Read) -> Result<DiffId> {
+        let draft = StagedFolder::new(&self.tmp())?;
+        make_layer_folder(&draft)?;
+        let layer = draft.path().join("layer");
+        let stream = TarStream::new(tar, SplitWriter::new(&layer)?);
+        let (diff_id, manifest) = with_unpacker(&layer, |unpacker| {
+            let mut import = Import { stream, state: LayerState::default(), contents: 0, unpacker };
+            while let Some(header) = import.stream.next()? {
+                import.entry(header)?;
+            }
+            import.finish(&layer)
+        })?;
+        self.publish_layer(draft, &manifest, diff_id)?;
+        Ok(diff_id)
+    }
+}
+
+struct Import<'a, 'b, R> {
+    stream: TarStream<R>,
+    state: LayerState,
+    /// How many contents there are.
+    contents: usize,
+    unpacker: &'a mut Unpacker<'b>,
+}
+
+impl<R: Read> Import<'_, '_, R> {
+    fn entry(&mut self, header: Header) -> Result<()> {
+        let refused = |name: &[u8]| {
+            let path = to_path(name);
+            move |reason: Refusal| Error::RefusedEntry { path, reason }
+        };
+        let mut changes = Vec::new();
+        match target(&header.name).map_err(refused(&header.name))? {
+            Target::Root | Target::Nothing => Ok(()),
+            Target::Opaque { folder } => {
+                let folder = self.state.folder(&folder, &mut changes).map_err(refused(&header.name))?;
+                self.state.set_opaque(&folder);
+                self.unpacker.apply(&changes)
+            }
+            Target::Whiteout { folder, name } => {
+                let path = self.place(&folder, &name, &mut changes).map_err(refused(&header.name))?;
+                self.whiteout(path, header.mtime, &changes).map_err(|failure| failure.of(&header.name))
+            }
+            Target::Entry { folder, name } => {
+                let path = self.place(&folder, &name, &mut changes).map_err(refused(&header.name))?;
+                let name = header.name.clone();
+                self.make(path, header, changes).map_err(|failure| failure.of(&name))
+            }
+        }
+    }
+
+    /// Where an entry really goes.
+    fn place(
+        &mut self,
+        folder: &[Vec<u8>],
+        name: &[u8],
+        changes: &mut Vec<Change>,
+    ) -> Result<Vec<u8>, Refusal> {
+        Ok(path::join(&self.state.folder(folder, changes)?, name))
+    }
+
+    fn whiteout(&mut self, path: Vec<u8>, mtime: i64, changes: &[Change]) -> Result<(), Failure> {
+        let make = self.state.put_whiteout(&path, mtime)?;
+        self.unpacker.apply(changes)?;
+        if make {
+            self.unpacker.make(Job { path, inode: Inode::whiteout(mtime), content: Vec::new() })?;
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, path: Vec<u8>, header: Header, mut changes: Vec<Change>) -> Result<(), Failure> {
+        let kind = match header.file_type {
+            TarType::HardLink => return self.link(path, &header.link, changes),
+            // Every overlay would take it for one.
+            TarType::CharacterDevice { major: 0, minor: 0 } => {
+                return self.whiteout(path, header.mtime, &changes);
+            }
+            TarType::File => {
+                let size = header.sparse.as_ref().map_or(header.content_bytes, |sparse| sparse.size);
+                Kind::File { size }
+            }
+            TarType::Folder => Kind::Folder { opaque: false },
+            TarType::Symlink => Kind::Symlink { target: link_target(header.link)? },
+            TarType::CharacterDevice { major, minor } => Kind::CharacterDevice { major, minor },
+            TarType::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
+            TarType::Fifo => Kind::Fifo,
+        };
+        let mut inode = Inode {
+            kind,
+            mode: header.mode,
+            uid: header.uid,
+            gid: header.gid,
+            mtime: header.mtime,
+            xattrs: header.xattrs.into_iter().filter(|(name, _)| travels(name)).collect(),
+            content: None,
+            names: 0,
+        };
+        match header.file_type {
+            TarType::Folder => {
+                self.state.put_folder(&path, inode, &mut changes)?;
+                self.unpacker.apply(&changes)?;
+                return Ok(());
+            }
+            TarType::Symlink => inode.mode = 0o777,
+            _ => {}
+        }
+        if !matches!(inode.kind, Kind::File { .. }) {
+            inode.xattrs.clear();
+        }
+        if header.content_bytes > 0 {
+            inode.content = Some(self.contents);
+            self.contents += 1;
+        }
+        self.state.put(&path, inode.clone(), &mut changes)?;
+        self.unpacker.apply(&changes)?;
+        match header.sparse {
+            None if header.content_bytes <= SMALL_BYTES_MAX => {
+                let mut content = vec![0; header.content_bytes as usize];
+                self.stream.content(&mut content)?;
+                if let Some(number) = inode.content {
+                    self.stream.split.content(number, 0, header.content_bytes)?;
+                }
+                self.unpacker.make(Job { path, inode, content })?;
+                Ok(())
+            }
+            None => {
+                let pieces = vec![(0, header.content_bytes)];
+                self.make_large(&path, &inode, Sparse { size: header.content_bytes, pieces })
+            }
+            Some(sparse) => self.make_large(&path, &inode, sparse),
+        }
+    }
+
+    /// Makes a file piece by piece, straight from the archive.
+    fn make_large(&mut self, path: &[u8], inode: &Inode, sparse: Sparse) -> Result<(), Failure> {
+        let mut file = self.unpacker.create(path)?;
+        let shown = self.unpacker.shown(path);
+        self.fill(&mut file, inode.content, &sparse, &shown)?;
+        self.unpacker.complete(path, &file, inode)?;
+        Ok(())
+    }
+
+    fn fill(&mut self, file: &mut File, number: Option<usize>, sparse: &Sparse, shown: &Path) -> Result<()> {
+        let mut buffer = vec![0; COPY_BYTES];
+        for &(offset, length) in &sparse.pieces {
+            file.seek(SeekFrom::Start(offset)).map_err(Error::io("write", shown))?;
+            let mut left = length;
+            while left > 0 {
+                let count = left.min(COPY_BYTES as u64) as usize;
+                self.stream.content(&mut buffer[..count])?;
+                file.write_all(&buffer[..count]).map_err(Error::io("write", shown))?;
+                left -= count as u64;
+            }
+            if let Some(number) = number {
+                self.stream.split.content(number, offset, length)?;
+            }
+        }
+        // A hole at the end, or nothing but holes.
+        file.set_len(sparse.size).map_err(Error::io("set the size of", shown))
+    }
+
+    fn link(&mut self, path: Vec<u8>, link: &[u8], mut changes: Vec<Change>) -> Result<(), Failure> {
+        let Target::Entry { folder, name } = target(link)? else {
+            return Err(Failure::Refused("it is a hard link to what the layer does not hold"));
+        };
+        // Folders that are missing on the way to the target would be made, so the target must be known first.
+        let mut missing = Vec::new();
+        let owner = path::join(&self.state.folder(&folder, &mut missing)?, &name);
+        if !missing.is_empty() {
+            return Err(Failure::Refused("it is a hard link to what the layer does not hold"));
+        }
+        let linked = self.state.link(&path, &owner, &mut changes)?;
+        self.unpacker.apply(&changes)?;
+        if linked.is_some() {
+            self.unpacker.link(path, owner);
+        }
+        Ok(())
+    }
+
+    fn finish(self, layer: &Path) -> Result<(DiffId, crate::Manifest)> {
+        self.unpacker.finish(&self.state)?;
+        let (digest, split) = self.stream.finish()?;
+        let (manifest, contents) = self.state.finish();
+        let mut places = vec![Place::Shadowed; self.contents];
+        for (number, path) in contents {
+            places[number] = Place::Tree(path);
+        }
+        split.finish(layer, &places)?;
+        Ok((DiffId(digest), manifest))
+    }
+}
+
+/// An entry that is refused, or another failure.
+enum Failure {
+    Refused(Refusal),
+    Other(Error),
+}
+
+impl Failure {
+    fn of(self, name: &[u8]) -> Error {
+        match self {
+            Self::Refused(reason) => Error::RefusedEntry { path: to_path(name), reason },
+            Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(reason: Refusal) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+fn link_target(target: Vec<u8>) -> Result<Vec<u8>, Refusal> {
+    match target.len() {
+        0 => Err("it is a link to nothing"),
+        1..=path::PATH_BYTES_MAX if !target.contains(&0) => Ok(target),
+        1..=path::PATH_BYTES_MAX => Err("the target of a link holds a NUL byte"),
+        _ => Err("the target of a link is longer than 4095 bytes"),
+    }
+}

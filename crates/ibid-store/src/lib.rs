@@ -1,0 +1,63 @@
+//! Content-addressed images and layers on disk.
+//!
+//! ```text
+//! <root>/                            mode 0700
+//! ├── format                         "1\n"; a store with a higher number is refused
+//! ├── lock                           flock: shared by users, exclusive for deleting published things
+//! ├── blobs/sha256/<hex>             immutable bytes named by their digest: image configurations
+//! ├── layers/<hex of the diff id>/
+//! │   ├── tree/                      the unpacked layer, mounted as an overlay's lower folder
+//! │   ├── manifest                   what is in it: see `manifest`
+//! │   ├── split                      imported layers only: the archive less its contents, see `split`
+//! │   ├── contents                   imported layers only: where each content is
+//! │   └── shadowed/<n>               imported layers only: contents that a later entry of the archive replaced
+//! ├── tags/<registry>/<repository>/  `:<tag>` or `@<hex>`: one line, an image's digest
+//! ├── notes/<hex>                    facts about an image that are no part of it
+//! ├── cache/<hex>                    values of the build cache
+//! ├── debs/                          packages by hash; ibid-debian's
+//! ├── skeleton/                      empty mount points, always the lowest folder of an overlay
+//! └── tmp/<random>                   drafts, scratch, files being written; a live one is flocked
+//! ```
+//!
+//! Invariants:
+//! - Whatever is visible outside `tmp/` is complete. It is made in `tmp/` and renamed, and only tags and
+//!   cache values are ever replaced.
+//! - Blobs and layers never change. The same name always means the same bytes.
+//! - A thing in `tmp/` is flocked by its maker as long as the maker lives, so whoever gets the lock may remove it.
+//! - Trees carry owners as the container sees them: this crate is used inside the user namespace of the
+//!   sandbox (or as root) and may change owners, make whiteouts and set `security.capability`.
+
+mod archive;
+mod attributes;
+mod blobs;
+mod cache;
+mod draft;
+mod error;
+mod header;
+mod import;
+mod layers;
+mod lowers;
+mod manifest;
+mod manifest_format;
+mod merged;
+mod notes;
+mod pack;
+mod path;
+mod remove;
+mod resolve;
+mod scan;
+mod split;
+mod staging;
+mod store;
+mod tags;
+mod tar_stream;
+mod unpack;
+
+pub use draft::{CommitRules, LayerDraft, Scratch};
+pub use error::Error;
+pub use manifest::{Entry, Kind, Manifest};
+pub use merged::{Found, MergedView};
+pub use store::Store;
+
+/// The result of a store's function.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

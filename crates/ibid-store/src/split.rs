@@ -1,0 +1,215 @@
+//! An archive less the contents of its files, so that exactly the same archive can be put together again.
+//!
+//! Two archives with the same files can differ in order, padding, number forms and extensions; and a layer is named by the
+//! digest of its archive. So an imported layer keeps, beside its tree,
+//!
+//! ```text
+//! split       zstd of records:  1 <length: u32> <bytes>                            bytes of the archive
+//!                               2 <content: u64> <offset: u64> <length: u64>       part of a content
+//! contents    one line a content, the first is number 0:  `t <path in the tree>` or `s` for shadowed/<number>
+//! ```
+//!
+//! with numbers in little-endian order and paths written as in a manifest. A content is shadowed when a later entry of
+//! the archive took its path. Nothing else checks these files: the digest of what is put together does.
+
+use std::fs::{self, File};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::layers::open_tree;
+use crate::manifest_format::{Escaped, unescape};
+use crate::pack::{Chunks, Failure, in_chunks, open_beneath};
+use crate::path::as_path;
+use crate::{Error, Result};
+
+const RAW: u8 = 1;
+const CONTENT: u8 = 2;
+const RECORD_BYTES_MAX: usize = 64 << 10;
+/// The headers of a layer are much alike: the fastest level makes them a few per cent of their size.
+const COMPRESSION_LEVEL: i32 = 1;
+
+/// Where a content is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At this path of the tree.
+    Tree(Vec<u8>),
+    /// In the folder `shadowed`, by its number.
+    Shadowed,
+}
+
+/// Writes a split while its archive is read.
+pub(crate) struct SplitWriter {
+    path: PathBuf,
+    encoder: zstd::stream::write::Encoder<'static, File>,
+    raw: Vec<u8>,
+}
+
+impl SplitWriter {
+    /// Starts the split of the layer that is made in the folder `layer`.
+    pub(crate) fn new(layer: &Path) -> Result<Self> {
+        let path = layer.join("split");
+        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        let encoder =
+            zstd::stream::write::Encoder::new(file, COMPRESSION_LEVEL).map_err(Error::io("write", &path))?;
+        Ok(Self { path, encoder, raw: Vec::new() })
+    }
+
+    /// Adds bytes of the archive.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+        self.raw.extend_from_slice(bytes);
+        if self.raw.len() >= RECORD_BYTES_MAX { self.pass_raw_on() } else { Ok(()) }
+    }
+
+    /// Adds part of a content.
+    pub(crate) fn content(&mut self, content: usize, offset: u64, length: u64) -> Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
+        self.pass_raw_on()?;
+        let mut record = [CONTENT; 25];
+        record[1..9].copy_from_slice(&(content as u64).to_le_bytes());
+        record[9..17].copy_from_slice(&offset.to_le_bytes());
+        record[17..].copy_from_slice(&length.to_le_bytes());
+        self.encoder.write_all(&record).map_err(Error::io("write", &self.path))
+    }
+
+    /// Ends it, with where each content has come to lie.
+    pub(crate) fn finish(mut self, layer: &Path, places: &[Place]) -> Result<()> {
+        self.pass_raw_on()?;
+        self.encoder.finish().map_err(Error::io("write", &self.path))?;
+        let mut lines = String::new();
+        for place in places {
+            match place {
+                Place::Tree(path) => lines.push_str(&format!("t {}\n", Escaped(path))),
+                Place::Shadowed => lines.push_str("s\n"),
+            }
+        }
+        let path = layer.join("contents");
+        fs::write(&path, lines).map_err(Error::io("write", &path))
+    }
+
+    fn pass_raw_on(&mut self) -> Result<()> {
+        for bytes in self.raw.chunks(RECORD_BYTES_MAX) {
+            let mut record = [RAW; 5];
+            record[1..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+            self.encoder
+                .write_all(&record)
+                .and_then(|()| self.encoder.write_all(bytes))
+                .map_err(Error::io("write", &self.path))?;
+        }
+        self.raw.clear();
+        Ok(())
+    }
+}
+
+/// Puts the archive of an imported layer together and gives it to `take`. False when the layer has no split.
+pub(crate) fn join(layer: &Path, take: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+    let path = layer.join("split");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::io("open", &path)(error)),
+    };
+    let places = places(&layer.join("contents"))?;
+    in_chunks(take, |chunks| {
+        let mut join = Join { layer, path: &path, places: &places, opened: None };
+        join.run(BufReader::new(file), chunks)
+    })?;
+    Ok(true)
+}
+
+struct Join<'a> {
+    layer: &'a Path,
+    path: &'a Path,
+    places: &'a [Place],
+    /// The content read last: the pieces of a sparse file follow each other.
+    opened: Option<(usize, PathBuf, File)>,
+}
+
+impl Join<'_> {
+    fn run(&mut self, file: BufReader<File>, chunks: &mut Chunks) -> Result<()> {
+        let decoder = zstd::stream::read::Decoder::with_buffer(file).map_err(Error::io("read", self.path))?;
+        let mut records = BufReader::with_capacity(RECORD_BYTES_MAX, decoder);
+        let tree = open_tree(&self.layer.join("tree"))?;
+        loop {
+            let mut kind = [0];
+            if records.read(&mut kind).map_err(Error::io("read", self.path))? == 0 {
+                return Ok(());
+            }
+            match kind[0] {
+                RAW => {
+                    let mut length = [0; 4];
+                    records.read_exact(&mut length).map_err(Error::io("read", self.path))?;
+                    let length = u32::from_le_bytes(length).into();
+                    self.append(chunks, &mut records, self.path, length)?;
+                }
+                CONTENT => {
+                    let mut fields = [0; 24];
+                    records.read_exact(&mut fields).map_err(Error::io("read", self.path))?;
+                    let field = |index: usize| {
+                        let bytes = fields[8 * index..8 * index + 8].try_into();
+                        u64::from_le_bytes(bytes.expect("eight bytes were taken"))
+                    };
+                    let (content, offset, length) = (field(0), field(1), field(2));
+                    let (index, shown, mut file) = self.open(tree.as_fd(), content)?;
+                    if offset != 0 || length != 0 {
+                        file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", &shown))?;
+                    }
+                    self.append(chunks, &mut file, &shown, length)?;
+                    self.opened = Some((index, shown, file));
+                }
+                other => return Err(self.damaged(format!("it has a record of kind {other}"))),
+            }
+            chunks.pass_on_if_full()?;
+        }
+    }
+
+    fn append(&self, chunks: &mut Chunks, from: impl Read, shown: &Path, length: u64) -> Result<()> {
+        let copied = chunks.append_from(from.take(length), length).map_err(|failure| match failure {
+            Failure::Read(source) => Error::io("read", shown)(source),
+            Failure::Gone => crate::pack::gone(),
+        })?;
+        if copied == length { Ok(()) } else { Err(Error::Changed { path: shown.to_owned() }) }
+    }
+
+    fn open(&mut self, tree: std::os::fd::BorrowedFd<'_>, content: u64) -> Result<(usize, PathBuf, File)> {
+        let index = usize::try_from(content).ok().filter(|&index| index < self.places.len());
+        let index = index.ok_or_else(|| self.damaged(format!("it names a content {content}")))?;
+        if let Some(opened) = self.opened.take_if(|(last, ..)| *last == index) {
+            return Ok(opened);
+        }
+        match &self.places[index] {
+            Place::Tree(path) => {
+                let shown = self.layer.join("tree").join(as_path(path));
+                let file = open_beneath(tree, path).map_err(Error::io("open", &shown))?;
+                Ok((index, shown, file))
+            }
+            Place::Shadowed => {
+                let shown = self.layer.join("shadowed").join(index.to_string());
+                let file = File::open(&shown).map_err(Error::io("open", &shown))?;
+                Ok((index, shown, file))
+            }
+        }
+    }
+
+    fn damaged(&self, reason: String) -> Error {
+        Error::Damaged { path: self.path.to_owned(), reason }
+    }
+}
+
+fn places(path: &Path) -> Result<Vec<Place>> {
+    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let place = |line: &str| match line.split_once(' ') {
+        Some(("t", path)) => unescape(path).map(Place::Tree),
+        None if line == "s" => Some(Place::Shadowed),
+        _ => None,
+    };
+    let places = text.lines().map(|line| {
+        place(line).ok_or_else(|| Error::Damaged {
+            path: path.to_owned(),
+            reason: format!("`{line}` is no place of a content"),
+        })
+    });
+    places.collect()
+}

@@ -1,0 +1,156 @@
+//! Opening a store, and where things are in it.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ibid_core::digest::DiffId;
+use rustix::fs::{FlockOperation, IFlags, Mode, OFlags, flock};
+
+use crate::staging::{self, StagedFile};
+use crate::{Error, Result};
+
+/// The format this code writes, and the newest it reads.
+const FORMAT: u32 = 1;
+
+/// Files and folders of the skeleton: the mount points that a sandbox covers. As the lowest folder of every
+/// overlay they exist without any layer holding them.
+const SKELETON_FOLDERS: [(&str, u32); 7] = [
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("proc", 0o755),
+    ("run", 0o755),
+    ("run/ibid", 0o755),
+    ("sys", 0o755),
+    ("tmp", 0o1777),
+];
+const SKELETON_FILES: [&str; 5] = [
+    "etc/hostname",
+    "etc/hosts",
+    "etc/resolv.conf",
+    // What of the host's trust is lent to a container; made in the upper folder, they would cost each run 2 ms.
+    "run/ibid/apt.conf",
+    "run/ibid/ca-certificates.crt",
+];
+
+/// A user's images, layers and build cache. Cheap to clone; usable from several threads and, at once, from several
+/// processes.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    /// Held shared as long as the store is used: who deletes takes it exclusively.
+    _lock: Option<File>,
+}
+
+impl Store {
+    /// Opens the store at `root`, and makes it when it is absent. What dead processes left in `tmp/` is removed.
+    pub fn open(root: &Path) -> Result<Self> {
+        let format_path = root.join("format");
+        match fs::read_to_string(&format_path) {
+            Ok(text) => check_format(root, &text)?,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => create(root)?,
+            Err(error) => return Err(Error::io("read", &format_path)(error)),
+        }
+        let lock_path = root.join("lock");
+        let lock = File::open(&lock_path).map_err(Error::io("open", &lock_path))?;
+        flock(&lock, FlockOperation::LockShared).map_err(Error::io("lock", &lock_path))?;
+        let store = Self { inner: Arc::new(Inner { root: root.to_owned(), _lock: Some(lock) }) };
+        staging::remove_dead(&store.tmp())?;
+        Ok(store)
+    }
+
+    /// Where the store is.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// The folder of empty mount points, always the lowest of an overlay's lower folders.
+    pub fn skeleton(&self) -> PathBuf {
+        self.root().join("skeleton")
+    }
+
+    /// The lower folders of an overlay that shows `layers` (lowest first, as an image lists them): topmost first, the
+    /// skeleton last.
+    pub fn lowers(&self, layers: &[DiffId]) -> Vec<PathBuf> {
+        layers.iter().rev().map(|layer| self.layer_tree(layer)).chain([self.skeleton()]).collect()
+    }
+
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.root().join("tmp")
+    }
+
+    pub(crate) fn layer_folder(&self, diff_id: &DiffId) -> PathBuf {
+        self.root().join("layers").join(diff_id.0.hex())
+    }
+}
+
+fn check_format(root: &Path, text: &str) -> Result<()> {
+    let found = text.trim_end();
+    match found.parse::<u32>() {
+        Ok(number) if number <= FORMAT => Ok(()),
+        Ok(_) => Err(Error::NewerFormat { path: root.to_owned(), found: found.to_owned(), known: FORMAT }),
+        Err(_) => {
+            Err(Error::Damaged { path: root.join("format"), reason: format!("`{found}` is no number") })
+        }
+    }
+}
+
+/// Makes what is missing of a store. Two processes may do so at once: every step is harmless when repeated, and
+/// `format`, which comes last, says that all of it is there.
+fn create(root: &Path) -> Result<()> {
+    make_folder(root, 0o700)?;
+    for name in ["blobs", "blobs/sha256", "layers", "tags", "notes", "cache", "debs", "tmp", "skeleton"] {
+        make_folder(&root.join(name), if name == "skeleton" { 0o755 } else { 0o700 })?;
+    }
+    spread(&root.join("tmp"));
+    let skeleton = root.join("skeleton");
+    staging::own_as_root(&skeleton)?;
+    for (name, mode) in SKELETON_FOLDERS {
+        let path = skeleton.join(name);
+        make_folder(&path, mode)?;
+        staging::own_as_root(&path)?;
+    }
+    for name in SKELETON_FILES {
+        let path = skeleton.join(name);
+        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))
+            .map_err(Error::io("set the mode of", &path))?;
+        staging::own_as_root(&path)?;
+    }
+    let lock = root.join("lock");
+    File::options().create(true).append(true).open(&lock).map_err(Error::io("create", &lock))?;
+    let mut format = StagedFile::new(&root.join("tmp"))?;
+    format.write(format!("{FORMAT}\n").as_bytes())?;
+    format.sync()?;
+    format.publish(&root.join("format"))
+}
+
+/// Tells an ext4 that the folders in `folder` have nothing to do with each other, so that it spreads them over the
+/// disk (chattr(1), attribute `T`). Without it, a draft lands where others were just removed, and making its files
+/// takes several times as long, since ext4 steps over each inode that was freed in the last minute. Other file
+/// systems know no such thing and need it not: a refusal means nothing.
+fn spread(folder: &Path) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if let Ok(folder) = rustix::fs::open(folder, flags, Mode::empty())
+        && let Ok(found) = rustix::fs::ioctl_getflags(&folder)
+    {
+        let _ = rustix::fs::ioctl_setflags(&folder, found | IFlags::TOPDIR);
+    }
+}
+
+/// Makes a folder with exactly this mode, whatever the umask, unless it is there.
+fn make_folder(path: &Path, mode: u32) -> Result<()> {
+    match fs::DirBuilder::new().mode(mode).recursive(mode == 0o700).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(Error::io("make the folder", path)(error)),
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io("set the mode of", path))
+}

@@ -1,0 +1,32 @@
+//! Executing another program.
+
+use std::ffi::{CStr, CString};
+
+use crate::{Errno, last_errno};
+
+/// Texts for `execve`, with the array of pointers it wants, made before anything may fail.
+#[derive(Debug)]
+pub struct CStrings {
+    pointers: Vec<*const libc::c_char>,
+    // The pointers above point into these; they are never changed.
+    _texts: Vec<CString>,
+}
+
+impl CStrings {
+    /// Takes the texts over.
+    pub fn new(texts: Vec<CString>) -> Self {
+        let pointers = texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { pointers, _texts: texts }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const *const libc::c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+/// Becomes the program at `path`. Returns only when that fails.
+pub fn execute(path: &CStr, argv: &CStrings, env: &CStrings) -> Errno {
+    // SAFETY: all three are valid and end as `execve` expects.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    last_errno()
+}

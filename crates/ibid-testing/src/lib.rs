@@ -1,0 +1,21 @@
+//! Hermetic test environments and probes of the host. Not published.
+//!
+//! A test says what it needs of the host and returns when that is missing:
+//!
+//! ```no_run
+//! use ibid_testing::{Need, need};
+//!
+//! if !need(&[Need::Root, Need::Overlay]) {
+//!     return;
+//! }
+//! ```
+
+mod need;
+mod place;
+mod rootfs;
+mod user;
+
+pub use need::{Need, need};
+pub use place::Place;
+pub use rootfs::TinyRoot;
+pub use user::OrdinaryUser;

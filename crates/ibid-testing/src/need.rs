@@ -1,0 +1,117 @@
+//! What a test needs of the host, found out by the probes of `ibid doctor`.
+
+use std::net::{TcpStream, ToSocketAddrs};
+use std::process::Command;
+use std::time::Duration;
+
+use ibid_sandbox::probe::{self, Finding};
+
+use crate::user::OrdinaryUser;
+
+/// Something of the host that a test needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Root, with the power to mount.
+    Root,
+    /// User namespaces for users without root.
+    Userns,
+    /// An ordinary user with subordinate ids, and `newuidmap`: this user, or one that root can become.
+    Subids,
+    /// The overlay file system on the disk of temporary files.
+    Overlay,
+    /// Idmapped mounts on the disk of temporary files.
+    Idmap,
+    /// The package mirror that the host's apt sources name.
+    Mirror,
+    /// A working Docker engine.
+    Docker,
+}
+
+impl Need {
+    const ALL: [(Self, &str); 7] = [
+        (Self::Root, "root"),
+        (Self::Userns, "userns"),
+        (Self::Subids, "subids"),
+        (Self::Overlay, "overlay"),
+        (Self::Idmap, "idmap"),
+        (Self::Mirror, "mirror"),
+        (Self::Docker, "docker"),
+    ];
+
+    /// As `IBID_TEST_REQUIRE` names it.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(need, _)| *need == self).map_or("", |(_, name)| name)
+    }
+
+    /// Why the host does not have it; none when it does.
+    pub fn missing(self) -> Option<String> {
+        let temporary = std::env::temp_dir();
+        let unless = |finding: Finding| (!finding.usable()).then_some(finding.detail);
+        match self {
+            Self::Root => (!is_root()).then(|| "this is not root".to_owned()),
+            Self::Userns => unless(probe::user_namespaces()),
+            Self::Subids => unless(probe::mappers())
+                .or_else(|| OrdinaryUser::find().is_none().then(|| "no user has subordinate ids".to_owned())),
+            Self::Overlay => unless(probe::overlay(&temporary)),
+            Self::Idmap if !is_root() => Some("this is not root".to_owned()),
+            Self::Idmap => {
+                let finding = probe::idmapped_mounts(&temporary);
+                (finding.state != probe::State::Works).then_some(finding.detail)
+            }
+            Self::Mirror => no_mirror(),
+            Self::Docker => unless(probe::docker()),
+        }
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether the first of the host's package sources answers: where it does, base images can be made.
+fn no_mirror() -> Option<String> {
+    let asked = Command::new("apt-get").args(["--print-uris", "update"]).output();
+    let listed = match asked {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Ok(output) => return Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => return Some(format!("apt-get: {error}")),
+    };
+    // Lines such as `'http://host/path' name size`.
+    let uri = listed.split('\'').find(|word| word.contains("://"))?;
+    let (scheme, rest) = uri.split_once("://")?;
+    let host = rest.split('/').next().unwrap_or(rest);
+    let port = if scheme == "https" { 443 } else { 80 };
+    if scheme == "file" || std::env::var_os(format!("{scheme}_proxy")).is_some() {
+        return None;
+    }
+    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") };
+    let reached = address
+        .to_socket_addrs()
+        .map_err(|error| error.to_string())
+        .and_then(|mut addresses| addresses.next().ok_or_else(|| "no address".to_owned()))
+        .and_then(|address| {
+            TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(|error| error.to_string())
+        });
+    reached.err().map(|error| format!("{host}: {error}"))
+}
+
+/// True when the host has all of `needs`. Otherwise says on standard error what is missing, so that the test can
+/// return.
+///
+/// # Panics
+///
+/// When `IBID_TEST_REQUIRE` (names separated by commas, or `all`) names what is missing.
+#[must_use]
+pub fn need(needs: &[Need]) -> bool {
+    let required = std::env::var("IBID_TEST_REQUIRE").unwrap_or_default();
+    let required: Vec<&str> = required.split(',').map(str::trim).collect();
+    needs.iter().all(|need| match need.missing() {
+        None => true,
+        Some(reason) => {
+            let name = need.name();
+            assert!(!required.contains(&name) && !required.contains(&"all"), "needs {name}: {reason}");
+            eprintln!("skipped: needs {name}: {reason}");
+            false
+        }
+    })
+}

@@ -1,0 +1,173 @@
+//! The command line as plain data. Nothing is looked up or decided here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Makes research experiments repeatable: builds the image, runs the code in it, says exactly what ran.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ibid",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Work on the project in DIR instead of the current folder
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    pub directory: Option<PathBuf>,
+
+    /// Say less: only warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more: also what was found in the cache
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build the project's image and print its digest
+    Build(Build),
+    /// Run the image's entrypoint with ARGS appended; the codebase on this machine is mounted
+    Run(Run),
+    /// Open a shell in the image; the codebase on this machine is mounted
+    Dev(Dev),
+    /// List the images in the store
+    Images(Images),
+    /// Write an image as a Docker archive
+    Save(Save),
+    /// Say what this machine can do, and the command that mends what it cannot
+    Doctor(Doctor),
+}
+
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Folder to build from [default: the project's folder]
+    pub context: Option<PathBuf>,
+
+    /// Dockerfile to build [default: `Dockerfile` in the project's folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Tag for the image; may be given more than once [default: NAME:latest]
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    pub tags: Vec<String>,
+
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+
+    /// Run every step again, whatever the cache holds
+    #[arg(long)]
+    pub no_cache: bool,
+
+    /// Look up the newest packages for the bases and write them to ibid.lock
+    #[arg(long)]
+    pub update: bool,
+
+    #[command(flatten)]
+    pub shared: BuildShared,
+}
+
+/// What `build` and the commands that build first have in common.
+#[derive(Debug, Clone, Default, Args)]
+pub struct BuildShared {
+    /// Value of a build argument; without a value, it is taken from the environment
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub build_args: Vec<String>,
+
+    /// Keep this machine's certificate authorities and proxy settings out of build steps and runs
+    #[arg(long)]
+    pub no_host_trust: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Run the code in the image instead of the codebase on this machine
+    #[arg(long)]
+    pub pegged: bool,
+
+    /// Set an environment variable; without a value, it is taken from the environment
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+
+    #[command(flatten)]
+    pub shared: BuildShared,
+
+    /// Arguments for the program. The first word that is no option of ibid's starts them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// Use the code in the image instead of the codebase on this machine
+    #[arg(long)]
+    pub pegged: bool,
+
+    /// Set an environment variable; without a value, it is taken from the environment
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+
+    #[command(flatten)]
+    pub shared: BuildShared,
+}
+
+#[derive(Debug, Args)]
+pub struct Images {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Save {
+    /// Image: a tag, a digest, or the first digits of one
+    pub image: String,
+
+    /// File to write; `-` is stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_first_word_that_is_no_option_starts_the_programs_arguments() {
+        let check = |words: &[&str], pegged: bool, args: &[&str]| {
+            let cli = Cli::try_parse_from([&["ibid", "run"], words].concat()).expect("parses");
+            let Command::Run(run) = cli.command else { panic!("not a run") };
+            assert_eq!(run.pegged, pegged, "{words:?}");
+            assert_eq!(run.args, args, "{words:?}");
+        };
+        check(&["--n-epochs", "5"], false, &["--n-epochs", "5"]);
+        check(&["--", "--n-epochs", "5"], false, &["--n-epochs", "5"]);
+        check(&["--pegged", "--n-epochs", "5"], true, &["--n-epochs", "5"]);
+        check(&["--n-epochs", "5", "--pegged"], false, &["--n-epochs", "5", "--pegged"]);
+        check(&["--pegged", "--", "--pegged"], true, &["--pegged"]);
+        check(&["-x", "-e"], false, &["-x", "-e"]);
+        check(&["train", "-q"], false, &["train", "-q"]);
+    }
+}

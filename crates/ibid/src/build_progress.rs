@@ -1,0 +1,112 @@
+//! A build as it goes: a line for each step, what the steps write below it, a moving line with the time on
+//! a terminal.
+
+use std::sync::Mutex;
+
+use ibid_build::{Event, StepName};
+use indicatif::ProgressBar;
+
+use crate::ui::{self, Ui};
+
+/// Longest step text that is shown, characters.
+const TEXT_CHARACTERS_MAX: usize = 90;
+
+pub struct BuildProgress<'a> {
+    ui: &'a Ui,
+    /// The moving line of the running step.
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl<'a> BuildProgress<'a> {
+    pub fn new(ui: &'a Ui) -> Self {
+        Self { ui, bar: Mutex::new(None) }
+    }
+
+    pub fn show(&self, event: Event) {
+        match event {
+            Event::Cached(step) => {
+                self.ui.say(&format!("{} {}", self.title(&step), self.ui.paint(ui::DIM, "cached")))
+            }
+            Event::Started(step) => {
+                self.ui.say(&self.title(&step));
+                self.set_bar(Some(self.ui.spinner(&format!("[{}/{}]", step.number, step.total))));
+            }
+            Event::Output(_, seconds, line) => {
+                let time = format!("{seconds:7.1}");
+                self.ui.say(&format!("{} {}", self.ui.paint(ui::DIM, &time), printable(line)));
+            }
+            Event::Finished(step, seconds) => {
+                self.set_bar(None);
+                self.ui.say(&format!(
+                    "{} {}",
+                    self.ui.paint(ui::BOLD, &format!("[{}/{}]", step.number, step.total)),
+                    self.ui.paint(ui::DIM, &format!("done in {}", ui::seconds(seconds)))
+                ));
+            }
+        }
+    }
+
+    fn title(&self, step: &StepName) -> String {
+        let stage = step.stage.map(|stage| format!("{stage} ")).unwrap_or_default();
+        let number = self.ui.paint(ui::BOLD, &format!("[{stage}{}/{}]", step.number, step.total));
+        format!("{number} {}", shortened(step.text))
+    }
+
+    fn set_bar(&self, bar: Option<ProgressBar>) {
+        let mut current = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(old) = current.take() {
+            old.finish_and_clear();
+        }
+        *current = bar;
+    }
+}
+
+impl Drop for BuildProgress<'_> {
+    fn drop(&mut self) {
+        self.set_bar(None);
+    }
+}
+
+/// One line, cut where it gets long.
+fn shortened(text: &str) -> String {
+    let line = text.replace('\n', " ⏎ ");
+    match line.char_indices().nth(TEXT_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+/// A program's line without what would move the cursor or change the terminal's state: colours stay.
+fn printable(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    let mut characters = line.chars().peekable();
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' && characters.peek() == Some(&'[') {
+            let mut sequence = String::from("\u{1b}");
+            for next in characters.by_ref() {
+                sequence.push(next);
+                if next != '[' && ('@'..='~').contains(&next) {
+                    break;
+                }
+            }
+            if sequence.ends_with('m') {
+                shown.push_str(&sequence);
+            }
+        } else if character == '\t' || !character.is_control() {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_and_cleaned() {
+        assert_eq!(shortened("RUN a\nb"), "RUN a ⏎ b");
+        assert_eq!(shortened(&"x".repeat(100)), format!("{}…", "x".repeat(90)));
+        assert_eq!(printable("a\u{1b}[31mred\u{1b}[0m\u{1b}[2K\u{7}b\tc"), "a\u{1b}[31mred\u{1b}[0mb\tc");
+    }
+}

@@ -1,0 +1,50 @@
+//! `ibid build`: the project's image; its digest on stdout.
+
+use crate::args::{Build, Cli};
+use crate::image_build::{self, Options, Preparation};
+use crate::project::Project;
+use crate::report::Failure;
+use crate::ui::{self, Ui};
+
+pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
+    let host = image_build::enter_user_namespace()?;
+    let start = std::time::Instant::now();
+    let directory = cli.directory.clone().unwrap_or_else(|| ".".into());
+    let mut project = match &build.context {
+        // A folder given here is the project, wherever the command is called.
+        Some(context) => Project::find(&directory.join(context))?,
+        None => Project::find(&directory)?,
+    };
+    let given = |path: &std::path::Path| {
+        std::path::absolute(directory.join(path))
+            .map_err(|error| Failure::of(&error).while_doing(path.display().to_string()))
+    };
+    if let Some(context) = &build.context {
+        project.context = crate::project::clean(&given(context)?);
+    }
+    if let Some(file) = &build.file {
+        project.dockerfile = crate::project::clean(&given(file)?);
+    }
+    let mut tags = Vec::new();
+    for tag in &build.tags {
+        tags.push(tag.parse().map_err(|error| Failure::of(&error))?);
+    }
+    let mut preparation = Preparation::new(ui, &project, &host, &build.shared)?;
+    let options =
+        Options { target: build.target.clone(), no_cache: build.no_cache, update: build.update, tags };
+    let built = preparation.build(ui, &options)?;
+    ui::print(&built.image.to_string());
+    let cached = if built.steps_cached == 0 {
+        String::new()
+    } else {
+        format!(", {} of {} steps from the cache", built.steps_cached, built.steps)
+    };
+    ui.say(&format!(
+        "{} in {}{cached} · image {} · {}",
+        ui.paint(ui::GREEN, "built"),
+        ui::seconds(start.elapsed().as_secs_f64()),
+        ui::short_digest(&built.image),
+        built.names.join(", ")
+    ));
+    Ok(0)
+}

@@ -1,0 +1,482 @@
+//! From a project to an image: bases, plan, build, and the question whether anything must be built at all.
+//! What `build`, `run` and `dev` share.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ibid_build::context::{self, Context, IgnoreFile};
+use ibid_build::record::BuildRecord;
+use ibid_build::{BaseImage, Request, StepError, built_environment};
+use ibid_core::digest::Digest;
+use ibid_core::dockerfile::{self, Dockerfile, ErrorKind, PlanOptions};
+use ibid_core::dockerignore::Ignore;
+use ibid_core::image::{ContainerConfig, host_architecture};
+use ibid_core::plan::{Lines, Plan};
+use ibid_core::reference::Reference;
+use ibid_core::time::{DEFAULT_EPOCH, rfc3339};
+use ibid_engine::identity::HostUser;
+use ibid_ledger::code::CodeIdentity;
+use ibid_sandbox::ExitStatus;
+use ibid_sandbox::trust::HostTrust;
+use ibid_store::Store;
+
+use crate::args::BuildShared;
+use crate::bases;
+use crate::build_progress::BuildProgress;
+use crate::project::Project;
+use crate::report::Failure;
+use crate::ui::Ui;
+
+/// Becomes able to mount and to own files as a container's users, and says who the person is.
+pub fn enter_user_namespace() -> Result<HostUser, Failure> {
+    ibid_sandbox::userns::ensure().map_err(|error| {
+        let failure = Failure::of(&error);
+        match error.mend() {
+            Some(command) => failure.hint(command),
+            None => failure.hint("`ibid doctor` says what this machine can do, and what mends it"),
+        }
+    })?;
+    let (uid, gid) = ibid_sandbox::userns::host_ids();
+    let name = std::env::var("USER").ok().filter(|name| is_login_name(name));
+    Ok(HostUser { uid, gid, name })
+}
+
+fn is_login_name(name: &str) -> bool {
+    name.len() <= 32
+        && name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
+}
+
+/// Where the user's store is, or will be.
+pub fn store_root() -> Result<PathBuf, Failure> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    folder("XDG_DATA_HOME")
+        .or_else(|| Some(folder("HOME")?.join(".local/share")))
+        .map(|data| data.join("ibid"))
+        .ok_or_else(|| {
+            Failure::new("there is no place for the store: neither XDG_DATA_HOME nor HOME is set")
+                .hint("export XDG_DATA_HOME=/path/with/space")
+        })
+}
+
+/// The user's store.
+pub fn open_store() -> Result<Store, Failure> {
+    let root = store_root()?;
+    Store::open(&root)
+        .map_err(|error| Failure::of(&error).while_doing(format!("cannot open the store {}", root.display())))
+}
+
+/// The image that a person means: a tag, a digest, or the first digits of one.
+pub fn find_image(store: &Store, text: &str) -> Result<Digest, Failure> {
+    if let Ok(digest) = text.parse::<Digest>() {
+        return match store.image(&digest) {
+            Ok(_) => Ok(digest),
+            Err(error) => Err(Failure::of(&error).hint("`ibid images` lists what is there")),
+        };
+    }
+    let tags = store.tags()?;
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    if let Ok(reference) = text.parse::<Reference>()
+        && let Some(digest) = store.tag(&reference)?
+    {
+        return Ok(digest);
+    }
+    if hex.len() >= 4 && hex.chars().all(|c| c.is_ascii_hexdigit()) {
+        let mut found: Vec<Digest> =
+            tags.iter().map(|(_, digest)| *digest).filter(|digest| digest.hex().starts_with(hex)).collect();
+        found.sort_unstable();
+        found.dedup();
+        match found[..] {
+            [digest] => return Ok(digest),
+            [] => {}
+            _ => {
+                return Err(Failure::new(format!("`{text}` begins the digests of {} images", found.len()))
+                    .hint("give more digits"));
+            }
+        }
+    }
+    let failure = Failure::new(format!("there is no image `{text}` in the store"));
+    let nearest = tags
+        .iter()
+        .map(|(reference, _)| reference.to_string())
+        .min_by_key(|known| strsim::osa_distance(known, text))
+        .filter(|known| strsim::osa_distance(known, text) <= 3);
+    Err(match nearest {
+        Some(known) => failure.hint(format!("did you mean `{known}`?")),
+        None => failure.hint("`ibid images` lists what is there, `ibid build` makes the project's"),
+    })
+}
+
+/// The signals by which a person or a system asks a program to end, as every Linux numbers them.
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+
+/// What `ibid build` may ask for beyond the project's own settings.
+#[derive(Default)]
+pub struct Options {
+    pub target: Option<String>,
+    pub no_cache: bool,
+    pub update: bool,
+    pub tags: Vec<Reference>,
+}
+
+/// A built image and the names it got.
+pub struct NamedImage {
+    pub image: Digest,
+    pub names: Vec<String>,
+    pub steps: usize,
+    pub steps_cached: usize,
+}
+
+/// A project with its Dockerfile read, ready to be planned and built.
+pub struct Preparation<'a> {
+    project: &'a Project,
+    store: Store,
+    trust: HostTrust,
+    epoch: i64,
+    text: String,
+    dockerfile: Dockerfile,
+    build_args: BTreeMap<String, String>,
+    context: Option<Context>,
+}
+
+/// A plan with the images it starts from.
+struct Planned {
+    plan: Plan,
+    bases: BTreeMap<String, BaseImage>,
+}
+
+impl<'a> Preparation<'a> {
+    pub fn new(
+        ui: &Ui,
+        project: &'a Project,
+        host: &HostUser,
+        shared: &BuildShared,
+    ) -> Result<Self, Failure> {
+        let store = open_store()?;
+        let mut trust = if shared.no_host_trust {
+            HostTrust::none()
+        } else {
+            HostTrust::of_host(|name| std::env::var(name).ok())
+        };
+        let path = &project.dockerfile;
+        let bytes = std::fs::read(path).map_err(|error| {
+            let failure = Failure::of(&error).while_doing(format!("cannot read {}", path.display()));
+            if error.kind() == std::io::ErrorKind::NotFound {
+                failure.hint("a project is a folder with a Dockerfile; `-C DIR` picks another")
+            } else {
+                failure
+            }
+        })?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let dockerfile =
+            dockerfile::parse(&bytes).map_err(|error| dockerfile_failure(path, &text, &error))?;
+        let build_args = build_args(project, host, shared, &dockerfile)?;
+        // Docker's predefined arguments: seen by steps without being declared, and no part of any key.
+        for name in dockerfile::PROXY_ARGS {
+            if let Some(value) = build_args.get(name) {
+                trust.env.retain(|(known, _)| known != name);
+                trust.env.push((name.to_owned(), value.clone()));
+            }
+        }
+        let epoch = epoch()?;
+        ui.detail(&format!("project {} in {}", project.name, project.root.display()));
+        Ok(Self { project, store, trust, epoch, text, dockerfile, build_args, context: None })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn trust(&self) -> &HostTrust {
+        &self.trust
+    }
+
+    /// The image to run mounted code in: the one that is there unless its environment is stale.
+    pub fn environment_image(&mut self, ui: &Ui) -> Result<Digest, Failure> {
+        let planned = self.plan(ui, &Options::default())?;
+        self.open_context()?;
+        let found = built_environment(&self.store, &self.request(&planned, false))
+            .map_err(|error| self.build_failure(error))?;
+        match found {
+            Some(image) => Ok(image),
+            None => Ok(self.perform(ui, &planned, &Options::default())?.image),
+        }
+    }
+
+    /// The image whose own code is to run: the one that has the project's name. It is built when there is none.
+    pub fn pegged_image(&mut self, ui: &Ui) -> Result<Digest, Failure> {
+        if let Some(image) = self.store.tag(&self.name())?
+            && self.store.image(&image).is_ok()
+        {
+            return Ok(image);
+        }
+        Ok(self.build(ui, &Options::default())?.image)
+    }
+
+    /// Names the code in an image, and warns when the working tree differs from it.
+    pub fn pegged_code(&mut self, ui: &Ui, image: &Digest) -> Result<String, Failure> {
+        let Some(record) = BuildRecord::read(&self.store, image)? else {
+            ui.warn("nothing is known about the code in the image: it was not built here");
+            return Ok("of unknown origin".to_owned());
+        };
+        if record.project != self.project.root {
+            ui.warn(&format!("the image was built from {}", record.project.display()));
+        }
+        if record.dockerfile != Digest::of(self.text.as_bytes()) {
+            ui.warn("the Dockerfile has changed since the image was built");
+            ui.hint("`ibid build` pegs the code as it is now");
+        } else if let Some(planned) = self.plan_from_store()? {
+            self.open_context()?;
+            let files =
+                context_files(&self.request(&planned, false)).map_err(|error| self.build_failure(error))?;
+            let differing = record.differing(&files);
+            if !differing.is_empty() {
+                ui.warn(&format!(
+                    "the code in the image differs from the working tree: {}",
+                    listed(&differing)
+                ));
+                ui.hint("`ibid build` pegs the code as it is now; without `--pegged` the working tree runs");
+            }
+        }
+        Ok(format!("{}, built {}", record.code, record.built))
+    }
+
+    /// Builds the image, whatever is there, and names it.
+    pub fn build(&mut self, ui: &Ui, options: &Options) -> Result<NamedImage, Failure> {
+        let planned = self.plan(ui, options)?;
+        self.open_context()?;
+        self.perform(ui, &planned, options)
+    }
+
+    fn perform(&mut self, ui: &Ui, planned: &Planned, options: &Options) -> Result<NamedImage, Failure> {
+        ibid_sandbox::rootfs::private_mount_namespace().map_err(|error| Failure::of(&error))?;
+        for name in &planned.plan.undeclared_args {
+            ui.warn(&format!("no `ARG {name}` in the Dockerfile: the build argument has no effect"));
+        }
+        let request = self.request(planned, options.no_cache);
+        let progress = BuildProgress::new(ui);
+        // Git is asked while the build runs: about a tenth of the time of copying as many files.
+        let (code, built) = std::thread::scope(|scope| {
+            let code = scope.spawn(|| CodeIdentity::of(&self.project.root).to_string());
+            let built = ibid_build::build(&self.store, &request, &|event| progress.show(event));
+            (code.join().expect("asking git does not panic"), built)
+        });
+        let built = built.map_err(|error| self.build_failure(error))?;
+        let files = context_files(&request).map_err(|error| self.build_failure(error))?;
+        let record = BuildRecord::new(
+            self.project.root.clone(),
+            rfc3339(now()),
+            code,
+            Digest::of(self.text.as_bytes()),
+            files,
+        );
+        record.write(&self.store, &built.image)?;
+        let names = if options.tags.is_empty() { vec![self.name()] } else { options.tags.clone() };
+        for name in &names {
+            self.store.set_tag(name, built.image)?;
+        }
+        Ok(NamedImage {
+            image: built.image,
+            names: names.iter().map(Reference::to_string).collect(),
+            steps: built.steps,
+            steps_cached: built.steps_cached,
+        })
+    }
+
+    fn name(&self) -> Reference {
+        self.project.name.parse().expect("the project's name was checked when it was read")
+    }
+
+    fn plan_options(&self, target: Option<String>) -> PlanOptions {
+        PlanOptions {
+            build_args: self.build_args.clone(),
+            target,
+            architecture: host_architecture().to_owned(),
+        }
+    }
+
+    /// Plans, and makes the bases that are missing.
+    fn plan(&self, ui: &Ui, options: &Options) -> Result<Planned, Failure> {
+        let planned = self.plan_with(options.target.clone(), |name| {
+            bases::find_or_make(ui, &self.store, self.project, name, self.epoch, options.update)
+                .map(Some)
+                .map_err(|failure| failure.in_dockerfile(&self.project.dockerfile, &self.text, name))
+        })?;
+        Ok(planned.expect("every base was found or made"))
+    }
+
+    /// Plans with the bases that `find` gives; none when it has none for a name.
+    fn plan_with(
+        &self,
+        target: Option<String>,
+        find: impl Fn(&str) -> Result<Option<BaseImage>, Failure>,
+    ) -> Result<Option<Planned>, Failure> {
+        let plan_options = self.plan_options(target);
+        let mut wanted =
+            self.dockerfile.bases(&plan_options).map_err(|error| self.dockerfile_failure(&error))?;
+        let mut bases = BTreeMap::new();
+        let mut configs: BTreeMap<String, ContainerConfig> = BTreeMap::new();
+        loop {
+            for name in wanted.drain(..) {
+                let Some(base) = find(&name)? else { return Ok(None) };
+                configs.insert(name.clone(), base.config.config.clone());
+                bases.insert(name, base);
+            }
+            match dockerfile::plan(&self.dockerfile, &plan_options, &configs) {
+                Ok(plan) => return Ok(Some(Planned { plan, bases })),
+                // A trigger of a base can name an image that the Dockerfile does not.
+                Err(dockerfile::Error { kind: ErrorKind::MissingBase { image }, .. })
+                    if !bases.contains_key(&image) =>
+                {
+                    wanted.push(image);
+                }
+                Err(error) => return Err(self.dockerfile_failure(&error)),
+            }
+        }
+    }
+
+    /// Plans from what the store holds; none when a base would have to be made.
+    fn plan_from_store(&self) -> Result<Option<Planned>, Failure> {
+        self.plan_with(None, |name| bases::find(&self.store, self.project, name, self.epoch))
+    }
+
+    fn open_context(&mut self) -> Result<(), Failure> {
+        if self.context.is_none() {
+            let name = Digest::of(self.project.context.as_os_str().as_bytes()).hex();
+            let cache = self.store.root().join("cache").join(format!("context-{name}"));
+            let rules = ignore_file(&self.project.context, &self.project.dockerfile)?;
+            let context = Context::open(&self.project.context, rules, Some(&cache))
+                .map_err(|error| Failure::of(&error))?;
+            self.context = Some(context);
+        }
+        Ok(())
+    }
+
+    fn request<'b>(&'b self, planned: &'b Planned, no_cache: bool) -> Request<'b> {
+        Request {
+            plan: &planned.plan,
+            context: self.context.as_ref().expect("the context is opened before a request is made"),
+            bases: &planned.bases,
+            epoch: self.epoch,
+            code_mount: self.project.code_mount.as_deref(),
+            no_cache,
+            trust: &self.trust,
+        }
+    }
+
+    fn dockerfile_failure(&self, error: &dockerfile::Error) -> Failure {
+        dockerfile_failure(&self.project.dockerfile, &self.text, error)
+    }
+
+    fn build_failure(&self, error: ibid_build::Error) -> Failure {
+        let ibid_build::Error::Step { lines, kind } = error else { return Failure::of(&error) };
+        let Lines { first, last } = lines;
+        let failure =
+            Failure::of(&*kind).excerpt_lines(&self.project.dockerfile, &self.text, first, last, "");
+        match *kind {
+            StepError::Command { status: status @ ExitStatus::Signal(SIGINT | SIGTERM), .. } => {
+                Failure::new("the build was interrupted").code(status.shell_code())
+            }
+            StepError::Command { output, .. } => failure.output(output),
+            StepError::Context(context::Error::Ignored { file, line, .. }) => failure
+                .hint(format!("remove the rule, or add an exception below line {line} of {file}: `!PATH`")),
+            _ => failure,
+        }
+    }
+}
+
+/// What copies from the context bring into the image: path and content digest.
+fn context_files(request: &Request) -> Result<BTreeMap<String, String>, ibid_build::Error> {
+    ibid_build::build::context_files(request)
+}
+
+/// Build arguments: the project's, the command line's, and the person's ids where the Dockerfile asks for
+/// them. Root's are not given: `useradd` refuses id 0, and the Dockerfile's defaults serve.
+fn build_args(
+    project: &Project,
+    host: &HostUser,
+    shared: &BuildShared,
+    dockerfile: &Dockerfile,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut args = BTreeMap::new();
+    if host.uid != 0 {
+        let declared = dockerfile.declared_args();
+        for (name, id) in [("USER_ID", host.uid), ("GROUP_ID", host.gid)] {
+            if declared.contains(name) {
+                args.insert(name.to_owned(), id.to_string());
+            }
+        }
+    }
+    args.extend(project.build_args.clone());
+    for text in &shared.build_args {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text.as_str(), std::env::var(text).ok()),
+        };
+        if name.is_empty() {
+            return Err(Failure::new(format!("`--build-arg {text}`: expected NAME or NAME=VALUE")));
+        }
+        if let Some(value) = value {
+            args.insert(name.to_owned(), value);
+        }
+    }
+    Ok(args)
+}
+
+/// `SOURCE_DATE_EPOCH`, or the fixed default.
+fn epoch() -> Result<i64, Failure> {
+    let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") else { return Ok(DEFAULT_EPOCH) };
+    text.parse().ok().filter(|epoch| *epoch >= 0).ok_or_else(|| {
+        Failure::new(format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds since 1970"))
+            .hint("unset SOURCE_DATE_EPOCH")
+    })
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
+}
+
+fn dockerfile_failure(path: &Path, text: &str, error: &dockerfile::Error) -> Failure {
+    let failure =
+        Failure::new(error.to_string()).excerpt_lines(path, text, error.lines.first, error.lines.last, "");
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// The rules that drop files from the context: `<Dockerfile>.dockerignore` where it exists, as in Docker,
+/// else the context's `.dockerignore`.
+fn ignore_file(context: &Path, dockerfile: &Path) -> Result<IgnoreFile, Failure> {
+    let mut beside = dockerfile.as_os_str().to_owned();
+    beside.push(".dockerignore");
+    for path in [PathBuf::from(beside), context.join(".dockerignore")] {
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                return Err(Failure::of(&error).while_doing(format!("cannot read {}", path.display())));
+            }
+        };
+        let rules = Ignore::parse(&bytes).map_err(|error| {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            Failure::of(&error).excerpt_lines(&path, &text, error.line, error.line, "")
+        })?;
+        let name = path.strip_prefix(context).unwrap_or(&path).display().to_string();
+        return Ok(IgnoreFile { name, rules });
+    }
+    Ok(IgnoreFile::default())
+}
+
+/// The first few of some paths, and how many more.
+fn listed(paths: &[&str]) -> String {
+    const SHOWN_MAX: usize = 3;
+    let shown = paths[..paths.len().min(SHOWN_MAX)].join(", ");
+    match paths.len().saturating_sub(SHOWN_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

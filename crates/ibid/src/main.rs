@@ -1,0 +1,50 @@
+//! `ibid`: the only crate that prints or exits.
+
+mod args;
+mod bases;
+mod build_progress;
+mod commands;
+mod image_build;
+mod lock;
+mod near_option;
+mod project;
+mod report;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::args::{Cli, Command};
+use crate::report::{EXIT_IBID_FAILED, Failure};
+use crate::ui::{Ui, Verbosity};
+
+fn main() -> ExitCode {
+    // Before any thread or log: a sandbox's child is this same program.
+    ibid_sandbox::stage_main_if_asked();
+    let words: Vec<_> = std::env::args_os().collect();
+    let matches = Cli::command().try_get_matches_from(&words).unwrap_or_else(|error| exit_with(&error));
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| exit_with(&error));
+    let verbosity = match (cli.quiet, cli.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Normal,
+    };
+    let ui = Ui::new(verbosity);
+    let code = near_option::check(&words, &cli).and_then(|()| match &cli.command {
+        Command::Build(build) => commands::build::main(&ui, &cli, build),
+        Command::Run(run) => commands::run::main(&ui, &cli, run),
+        Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
+        Command::Images(images) => commands::images::main(images),
+        Command::Save(save) => commands::save::main(&ui, save),
+        Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
+    });
+    ExitCode::from(code.unwrap_or_else(|failure: Failure| failure.show(&ui)))
+}
+
+/// Help and version go to stdout with 0; a wrong command line is ibid's own failure.
+fn exit_with(error: &clap::Error) -> ! {
+    // A closed stdout or stderr leaves nobody to tell.
+    let _ = error.print();
+    std::process::exit(if error.use_stderr() { i32::from(EXIT_IBID_FAILED) } else { 0 })
+}

@@ -1,0 +1,384 @@
+//! The project: its folder, and `ibid.toml` read into plain data. Every mistake in the file is an error
+//! that names the line; an unknown key names the nearest known one.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml_edit::{Document, Item, TableLike, Value};
+
+/// Name of the configuration file.
+pub const CONFIG_FILE: &str = "ibid.toml";
+
+/// A folder with a Dockerfile and, if wanted, an `ibid.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Absolute path of the folder that holds everything.
+    pub root: PathBuf,
+    /// Image name.
+    pub name: String,
+    /// Absolute path of the Dockerfile.
+    pub dockerfile: PathBuf,
+    /// Absolute path of the context.
+    pub context: PathBuf,
+    /// `[image] args`
+    pub build_args: BTreeMap<String, String>,
+    /// `[code] mount`; none means the image's working folder.
+    pub code_mount: Option<String>,
+    /// `[run] outputs`, relative to the root.
+    pub outputs: Vec<String>,
+    /// `[run] data`, relative to the root.
+    pub data: Vec<String>,
+    /// `[run] env`
+    pub env: BTreeMap<String, String>,
+    /// `[base."REFERENCE"]`
+    pub bases: BTreeMap<String, BaseTable>,
+}
+
+/// One `[base."REFERENCE"]` table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BaseTable {
+    pub suite: Option<String>,
+    pub packages: Vec<String>,
+    pub mirror: Option<String>,
+    pub keyring: Option<PathBuf>,
+}
+
+/// Why the project cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {message}", path.display())]
+    Config { path: PathBuf, text: String, span: Option<Range<usize>>, message: String, hint: Option<String> },
+}
+
+impl Project {
+    /// Finds the project that `start` belongs to: the nearest folder upwards that holds `ibid.toml`; else,
+    /// up to the root of the git repository, the nearest that holds a Dockerfile; else the repository's
+    /// root; else `start`.
+    pub fn find(start: &Path) -> Result<Self, Error> {
+        let start =
+            std::fs::canonicalize(start).map_err(|source| Error::Read { path: start.to_owned(), source })?;
+        if !start.is_dir() {
+            return Err(Error::Read { path: start, source: std::io::ErrorKind::NotADirectory.into() });
+        }
+        if let Some(root) = start.ancestors().find(|folder| folder.join(CONFIG_FILE).is_file()) {
+            let path = root.join(CONFIG_FILE);
+            let text = std::fs::read_to_string(&path)
+                .map_err(|source| Error::Read { path: path.clone(), source })?;
+            return Self::from_config(root, &path, &text);
+        }
+        let git_root = start.ancestors().find(|folder| folder.join(".git").exists());
+        let root = start
+            .ancestors()
+            .take_while(|folder| git_root.is_none_or(|git_root| folder.starts_with(git_root)))
+            .take(if git_root.is_some() { usize::MAX } else { 1 })
+            .find(|folder| folder.join("Dockerfile").is_file())
+            .or(git_root)
+            .unwrap_or(&start);
+        Self::from_config(root, &root.join(CONFIG_FILE), "")
+    }
+
+    fn from_config(root: &Path, path: &Path, text: &str) -> Result<Self, Error> {
+        let reader = Reader { path, text };
+        let document = Document::parse(text)
+            .map_err(|error| reader.error(error.span(), error.message().to_owned(), None))?;
+        let top = Table { reader: &reader, table: document.as_table(), at: String::new() };
+        top.only(&["name", "image", "code", "run", "base"])?;
+        let folder_name = root.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = match top.text("name")? {
+            Some(name) => {
+                if format!("{name}:latest").parse::<ibid_core::reference::Reference>().is_err() {
+                    return Err(top.wrong("name", "expected an image name: lower-case letters, digits, and `.`, `_`, `-` or `/` between them"));
+                }
+                name
+            }
+            None => image_name(folder_name.as_deref().unwrap_or("project")),
+        };
+        let image = top.table("image")?;
+        let mut dockerfile = root.join("Dockerfile");
+        let mut context = root.to_owned();
+        let mut build_args = BTreeMap::new();
+        if let Some(image) = image {
+            image.only(&["dockerfile", "context", "args"])?;
+            if let Some(path) = image.text("dockerfile")? {
+                dockerfile = root.join(path);
+            }
+            if let Some(path) = image.text("context")? {
+                context = clean(&root.join(path));
+            }
+            build_args = image.text_map("args")?;
+        }
+        let mut code_mount = None;
+        if let Some(code) = top.table("code")? {
+            code.only(&["mount"])?;
+            code_mount = code.text("mount")?;
+            if code_mount.as_deref().is_some_and(|mount| !mount.starts_with('/') || mount == "/") {
+                return Err(code.wrong("mount", "expected an absolute path in the image, other than `/`"));
+            }
+        }
+        let (mut outputs, mut data, mut env) = (Vec::new(), Vec::new(), BTreeMap::new());
+        if let Some(run) = top.table("run")? {
+            run.only(&["outputs", "data", "env"])?;
+            outputs = run.inner_paths("outputs")?;
+            data = run.inner_paths("data")?;
+            env = run.text_map("env")?;
+        }
+        let mut bases = BTreeMap::new();
+        if let Some(base) = top.table("base")? {
+            for (reference, _) in base.table.iter() {
+                if reference.parse::<ibid_core::reference::Reference>().is_err() {
+                    return Err(
+                        base.wrong(reference, "expected an image reference such as \"debian:bookworm-slim\"")
+                    );
+                }
+                let table = base.table(reference)?.expect("the key was just listed");
+                table.only(&["suite", "packages", "mirror", "keyring"])?;
+                bases.insert(
+                    reference.to_owned(),
+                    BaseTable {
+                        suite: table.text("suite")?,
+                        packages: table.text_list("packages")?,
+                        mirror: table.text("mirror")?,
+                        keyring: table.text("keyring")?.map(|path| root.join(path)),
+                    },
+                );
+            }
+        }
+        Ok(Self {
+            root: root.to_owned(),
+            name,
+            dockerfile,
+            context,
+            build_args,
+            code_mount,
+            outputs,
+            data,
+            env,
+            bases,
+        })
+    }
+}
+
+/// Where messages get their path and line from.
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    fn error(&self, span: Option<Range<usize>>, message: String, hint: Option<String>) -> Error {
+        Error::Config { path: self.path.to_owned(), text: self.text.to_owned(), span, message, hint }
+    }
+}
+
+/// One table of the file.
+struct Table<'a> {
+    reader: &'a Reader<'a>,
+    table: &'a dyn TableLike,
+    /// Its dotted path, empty for the top.
+    at: String,
+}
+
+impl<'a> Table<'a> {
+    fn path_of(&self, key: &str) -> String {
+        if self.at.is_empty() { key.to_owned() } else { format!("{}.{key}", self.at) }
+    }
+
+    /// Refuses keys that are not known.
+    fn only(&self, known: &[&str]) -> Result<(), Error> {
+        for (key, item) in self.table.iter() {
+            if known.contains(&key) {
+                continue;
+            }
+            let nearest = known
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
+            let span = self.table.key(key).and_then(toml_edit::Key::span).or_else(|| item.span());
+            let place =
+                if self.at.is_empty() { "at the top level".to_owned() } else { format!("in [{}]", self.at) };
+            let hint = nearest.map(|nearest| {
+                if strsim::jaro_winkler(nearest, key) > 0.75 {
+                    format!("did you mean `{nearest}`?")
+                } else {
+                    format!("known keys {place}: {}", known.join(", "))
+                }
+            });
+            return Err(self.reader.error(span, format!("unknown key `{key}` {place}"), hint));
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, key: &str, expected: &str) -> Error {
+        let span = self.table.get(key).and_then(Item::span);
+        self.reader.error(span, format!("`{}`: {expected}", self.path_of(key)), None)
+    }
+
+    fn table(&self, key: &str) -> Result<Option<Table<'a>>, Error> {
+        let Some(item) = self.table.get(key) else { return Ok(None) };
+        let table = item.as_table_like().ok_or_else(|| self.wrong(key, "expected a table"))?;
+        let at = if key.contains(['.', ':', '/']) {
+            self.path_of(&format!("\"{key}\""))
+        } else {
+            self.path_of(key)
+        };
+        Ok(Some(Table { reader: self.reader, table, at }))
+    }
+
+    fn text(&self, key: &str) -> Result<Option<String>, Error> {
+        let Some(item) = self.table.get(key) else { return Ok(None) };
+        match item.as_str() {
+            Some("") => Err(self.wrong(key, "must not be empty")),
+            Some(text) => Ok(Some(text.to_owned())),
+            None => Err(self.wrong(key, "expected a string")),
+        }
+    }
+
+    fn text_list(&self, key: &str) -> Result<Vec<String>, Error> {
+        let Some(item) = self.table.get(key) else { return Ok(Vec::new()) };
+        let array = item.as_array().ok_or_else(|| self.wrong(key, "expected a list of strings"))?;
+        array
+            .iter()
+            .map(|value| value.as_str().map(str::to_owned))
+            .collect::<Option<_>>()
+            .ok_or_else(|| self.wrong(key, "expected a list of strings"))
+    }
+
+    /// A list of paths that stay inside the project.
+    fn inner_paths(&self, key: &str) -> Result<Vec<String>, Error> {
+        let paths = self.text_list(key)?;
+        for path in &paths {
+            let inside = clean(Path::new(path));
+            if inside.is_absolute() || inside.starts_with("..") || inside.as_os_str().is_empty() {
+                return Err(self.wrong(key, &format!("`{path}` must be a path inside the project's folder")));
+            }
+        }
+        Ok(paths.iter().map(|path| clean(Path::new(path)).to_string_lossy().into_owned()).collect())
+    }
+
+    /// Names with strings, numbers or booleans.
+    fn text_map(&self, key: &str) -> Result<BTreeMap<String, String>, Error> {
+        let Some(table) = self.table(key)? else { return Ok(BTreeMap::new()) };
+        table
+            .table
+            .iter()
+            .map(|(name, item)| {
+                let value = match item.as_value() {
+                    Some(Value::String(text)) => text.value().clone(),
+                    Some(Value::Integer(number)) => number.value().to_string(),
+                    Some(Value::Float(number)) => number.value().to_string(),
+                    Some(Value::Boolean(flag)) => flag.value().to_string(),
+                    _ => return Err(table.wrong(name, "expected a string")),
+                };
+                Ok((name.to_owned(), value))
+            })
+            .collect()
+    }
+}
+
+/// Removes `.` and resolves `..` by name.
+pub fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::new();
+    for component in path.components() {
+        match component {
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir if cleaned.file_name().is_some() && !cleaned.ends_with("..") => {
+                cleaned.pop();
+            }
+            std::path::Component::ParentDir if cleaned.is_absolute() => {}
+            component => cleaned.push(component),
+        }
+    }
+    cleaned
+}
+
+/// A valid image name made from a folder's name.
+fn image_name(folder: &str) -> String {
+    let mut name = String::new();
+    for character in folder.chars().flat_map(char::to_lowercase) {
+        if character.is_ascii_lowercase() || character.is_ascii_digit() {
+            name.push(character);
+        } else if !name.is_empty() && !name.ends_with('-') {
+            name.push('-');
+        }
+    }
+    let name = name.trim_end_matches('-');
+    if name.is_empty() { "project".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Project, String> {
+        Project::from_config(Path::new("/p/My Project"), Path::new("/p/My Project/ibid.toml"), text).map_err(
+            |error| match error {
+                Error::Config { text, span, message, hint, .. } => {
+                    let line = span.map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+                    format!("{line}: {message}{}", hint.map(|hint| format!(" ({hint})")).unwrap_or_default())
+                }
+                Error::Read { source, .. } => source.to_string(),
+            },
+        )
+    }
+
+    #[test]
+    fn an_absent_file_gives_defaults() {
+        let project = read("").expect("nothing is needed");
+        assert_eq!(project.name, "my-project");
+        assert_eq!(project.dockerfile, Path::new("/p/My Project/Dockerfile"));
+        assert_eq!(project.context, Path::new("/p/My Project"));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let project = read(
+            r#"
+name = "mnist"
+[image]
+dockerfile = "docker/Dockerfile"
+context = "./sub/.."
+args = { PYTHON = "3.11", JOBS = 2 }
+[code]
+mount = "/code"
+[run]
+outputs = ["output", "./plots/"]
+data = ["data"]
+env = { CUBLAS_WORKSPACE_CONFIG = ":4096:8" }
+[base."debian:bookworm-slim"]
+suite = "bookworm"
+packages = ["ca-certificates"]
+"#,
+        )
+        .expect("a sound file");
+        assert_eq!(project.name, "mnist");
+        assert_eq!(project.dockerfile, Path::new("/p/My Project/docker/Dockerfile"));
+        assert_eq!(project.context, Path::new("/p/My Project"));
+        assert_eq!(project.build_args["JOBS"], "2");
+        assert_eq!(project.outputs, ["output", "plots"]);
+        assert_eq!(project.bases["debian:bookworm-slim"].packages, ["ca-certificates"]);
+    }
+
+    #[test]
+    fn mistakes_name_the_line_and_the_cure() {
+        let check = |text: &str, expected: &str| assert_eq!(read(text).expect_err(text), expected);
+        check("nmae = \"x\"", "1: unknown key `nmae` at the top level (did you mean `name`?)");
+        check("\n[run]\noutput = []", "3: unknown key `output` in [run] (did you mean `outputs`?)");
+        check("[run]\nzzz = 1", "2: unknown key `zzz` in [run] (known keys in [run]: outputs, data, env)");
+        check("name = 3", "1: `name`: expected a string");
+        check(
+            "[run]\noutputs = [\"../x\"]",
+            "2: `run.outputs`: `../x` must be a path inside the project's folder",
+        );
+        check(
+            "[code]\nmount = \"code\"",
+            "2: `code.mount`: expected an absolute path in the image, other than `/`",
+        );
+        check(
+            "[base.\"debian:bookworm-slim\"]\npackages = \"x\"",
+            "2: `base.\"debian:bookworm-slim\".packages`: expected a list of strings",
+        );
+        assert!(read("name = ").expect_err("broken").starts_with("1: "));
+    }
+}
