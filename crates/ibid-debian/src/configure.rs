@@ -34,9 +34,54 @@ const PACKAGES: &str = "/run/ibid/packages";
 /// - `dpkg-maintscript-helper` mends what an older version of a package left, which a first installation has not,
 ///   and takes a third of a second to find that out.
 const COVERED: [&str; 2] = ["usr/bin/ischroot", "usr/bin/dpkg-maintscript-helper"];
+/// Programs that scripts call for an effect which no other script waits for. They are covered by one that starts
+/// them and goes on, so that they use another processor; the configuration ends after they have.
+const BACKGROUND: [Background; 2] = [
+    // It runs in `postinst` without hooks and from a trigger with them; it finds nothing to do the second time.
+    Background { program: "usr/sbin/update-ca-certificates", once_for: Some("ca-certificates") },
+    Background { program: "usr/bin/py3compile", once_for: None },
+];
+const BACKGROUND_FOLDER: &str = "/run/ibid/background";
 /// Packages whose `preinst` comes before any other's.
 const FIRST: [&str; 2] = ["base-files", "base-passwd"];
 const POLICY: &str = "usr/sbin/policy-rc.d";
+
+/// A program to be run beside the configuration.
+struct Background {
+    /// Path in the image.
+    program: &'static str,
+    /// For a program that is to run once and without arguments: the package it belongs to. It is left alone when
+    /// the scripts of another package name that one, and so might need its effect, or add to it.
+    once_for: Option<&'static str>,
+}
+
+impl Background {
+    fn name(&self) -> &'static str {
+        self.program.rsplit('/').next().unwrap_or(self.program)
+    }
+
+    fn fits(&self, packages: &[Unpacked]) -> bool {
+        let Some(owner) = self.once_for else { return true };
+        let names_it =
+            |script: &Vec<u8>| script.windows(owner.len()).any(|window| window == owner.as_bytes());
+        packages.iter().filter(|package| package.name != owner).all(|package| {
+            !["preinst", "postinst"].iter().filter_map(|kind| package.control.get(*kind)).any(names_it)
+        })
+    }
+
+    /// The program in its place. Its shared lock, inherited by what it starts, is what [`script`] waits for.
+    fn cover(&self) -> String {
+        let name = self.name();
+        let (once, arguments) = match self.once_for {
+            Some(_) => (format!("mkdir {BACKGROUND_FOLDER}/{name}.once 2>/dev/null || exit 0\n"), ""),
+            None => (String::new(), "\"$@\""),
+        };
+        format!(
+            "#!/bin/sh\n{once}exec 9>>{BACKGROUND_FOLDER}/lock\nflock --shared 9 || exit 1\n\
+             {{ {BACKGROUND_FOLDER}/{name} {arguments} || echo \"{name} ended with code $?\" >>{BACKGROUND_FOLDER}/failed; }} </dev/null &\n"
+        )
+    }
+}
 
 /// A package to be unpacked by dpkg itself.
 #[derive(Debug)]
@@ -83,6 +128,15 @@ pub(crate) fn configure(
             files.push(InjectedFile { target: format!("/{program}"), content, mode: 0o755 });
         }
     }
+    for background in BACKGROUND {
+        let Some(content) = place.root.read(background.program)? else { continue };
+        if background.fits(packages) {
+            let (real, cover) = (format!("{BACKGROUND_FOLDER}/{}", background.name()), background.cover());
+            files.push(InjectedFile { target: real, content, mode: 0o755 });
+            let target = format!("/{}", background.program);
+            files.push(InjectedFile { target, content: cover.into_bytes(), mode: 0o755 });
+        }
+    }
     let overlay = Overlay {
         lowers: vec![place.skeleton.clone()],
         upper: Some(Upper { upper: place.upper.clone(), work: place.work.clone() }),
@@ -124,6 +178,8 @@ fn environment(epoch: i64) -> Vec<(String, String)> {
         ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
         ("DEBCONF_NOWARNINGS", "yes"),
         ("PYTHONHASHSEED", "0"),
+        // What a script imports is compiled by its package's own script, checked by content and not by time.
+        ("PYTHONDONTWRITEBYTECODE", "1"),
         ("SOURCE_DATE_EPOCH", &epoch.to_string()),
     ]
     .into_iter()
@@ -138,7 +194,7 @@ fn script(packages: &[Unpacked], deferred: &[Deferred]) -> String {
     let order = by_dependency(&fields);
     let essential = essential(&fields);
     let held_back: BTreeSet<&str> = deferred.iter().map(|package| package.name.as_str()).collect();
-    let mut text = String::from("exec 3>&1 1>&2 </dev/null\n");
+    let mut text = format!("exec 3>&1 1>&2 </dev/null\nmkdir -p {BACKGROUND_FOLDER}\n");
     text.push_str("failed() { echo \"status: $1 : error : $2\" >&3; exit 1; }\n");
     text.push_str("configure() { dpkg --status-fd 3 --force-unsafe-io --abort-after=1 --configure \"$@\" || exit 1; }\n");
     let (first, rest): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|&number| essential[number]);
@@ -165,6 +221,12 @@ fn script(packages: &[Unpacked], deferred: &[Deferred]) -> String {
         }
     }
     text.push_str("configure --pending\n");
+    let _ = write!(
+        text,
+        "exec 9>>{BACKGROUND_FOLDER}/lock && flock 9 || failed ibid \"waiting failed\"\n\
+         if [ -s {BACKGROUND_FOLDER}/failed ]; then\n\
+         read -r what <{BACKGROUND_FOLDER}/failed\nfailed ibid \"$what\"\nfi\n"
+    );
     text
 }
 
@@ -350,6 +412,36 @@ mod tests {
             paths: Vec::new(),
             configuration: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_runs_once_beside_is_left_alone_when_another_package_names_it() {
+        let [certificates, python] = BACKGROUND;
+        let packages = |script| [package("ca-certificates", "", None), package("other", "", Some(script))];
+        assert!(certificates.fits(&packages("echo hello")));
+        assert!(!certificates.fits(&packages("ls /usr/share/ca-certificates")));
+        assert!(python.fits(&packages("ls /usr/share/ca-certificates")));
+        let own = [package("ca-certificates", "", Some("update-ca-certificates"))];
+        assert!(certificates.fits(&own));
+    }
+
+    #[test]
+    fn the_end_waits_for_what_runs_beside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().to_str().expect("text");
+        let local = |text: &str| text.replace(BACKGROUND_FOLDER, place);
+        let background = Background { program: "usr/bin/slow", once_for: None };
+        std::fs::write(folder.path().join("cover"), local(&background.cover())).expect("writes");
+        std::fs::write(folder.path().join("slow"), "#!/bin/sh\nsleep 0.2\necho \"$1\" >>$2\nexit 7\n")
+            .expect("writes");
+        let end = local(&script(&[], &[]).split_off(script(&[], &[]).find("exec 9").expect("a lock")));
+        let text = format!(
+            "failed() {{ echo \"$2\"; exit 1; }}\nchmod +x {place}/slow\nsh {place}/cover 'a b' {place}/said\n{end}"
+        );
+        let done = std::process::Command::new("sh").args(["-c", &text]).output().expect("starts");
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "slow ended with code 7\n");
+        assert_eq!(done.status.code(), Some(1));
+        assert_eq!(std::fs::read_to_string(folder.path().join("said")).expect("it ran to its end"), "a b\n");
     }
 
     #[test]
