@@ -1,13 +1,19 @@
-//! Performs a plan: stage by stage, step by step, each either found in the cache or executed over an
-//! overlay whose upper folder becomes the layer.
+//! Performs a plan: stages beside each other, each step by step, which is either found in the cache or executed over
+//! an overlay whose upper folder becomes the layer.
+//!
+//! A stage starts when the one it starts from is done, and waits at a step that needs another. Stages refer only to
+//! earlier ones and are taken in their order, so that the first unfinished one never waits. The first failure ends
+//! what the others run.
 //!
 //! Invariants:
 //! - the result depends on the plan, the context's content, the bases and the epoch, on nothing else;
 //! - a layer is in the store before the cache names it, and an image's layers before the image;
 //! - certificates and proxies of the host reach the processes, never a layer, a key or a configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use ibid_core::digest::{DiffId, Digest};
@@ -18,8 +24,15 @@ use ibid_sandbox::trust::HostTrust;
 use ibid_store::{CommitRules, MergedView, Store};
 use serde::{Deserialize, Serialize};
 
+use crate::cancel::Cancellation;
 use crate::context::{self, Context, Selection};
+use crate::explain::{Explanations, TracedStep};
+use crate::key::Key;
 use crate::{copy, key, run_step};
+
+/// Stages that are worked on at once at least, since many wait for networks and disks; more where there are more
+/// processors.
+const STAGES_AT_ONCE_MIN: usize = 4;
 
 /// An image that a stage starts from or copies from.
 #[derive(Debug, Clone)]
@@ -42,19 +55,43 @@ pub struct Request<'a> {
     pub epoch: i64,
     /// Where code is mounted at run time; none means the image's working folder.
     pub code_mount: Option<&'a str>,
-    /// Run every step again.
-    pub no_cache: bool,
+    /// Which steps run again though the cache has them.
+    pub no_cache: NoCache,
+    /// What the last build read, to say why a step runs again.
+    pub explanations: &'a Explanations,
     /// What processes get from the host.
     pub trust: &'a HostTrust,
 }
 
-/// What happens while a build is performed.
+/// Which steps run again though the cache has them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum NoCache {
+    /// None.
+    #[default]
+    Never,
+    /// All.
+    Always,
+    /// Those of the stages of these names.
+    Stages(BTreeSet<String>),
+}
+
+impl NoCache {
+    fn covers(&self, stage: &str) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::Stages(stages) => stages.contains(stage),
+        }
+    }
+}
+
+/// What happens while a build is performed. Stages that run beside each other report in turns.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A step was found in the cache.
     Cached(StepName<'a>),
-    /// A step starts.
-    Started(StepName<'a>),
+    /// A step starts, because of these reasons.
+    Started(StepName<'a>, &'a [String]),
     /// The running step wrote a line; seconds since its start.
     Output(StepName<'a>, f64, &'a str),
     /// A step has ended well; seconds it took.
@@ -166,58 +203,30 @@ struct CachedImage {
 /// Performs a plan.
 pub fn build(store: &Store, request: &Request, on_event: &(dyn Fn(Event) + Sync)) -> Result<Built, Error> {
     let plan = request.plan;
-    let total = plan.stages.iter().flat_map(|stage| &stage.steps).filter(|step| makes(step)).count();
-    let mut built: BTreeMap<usize, StageState> = BTreeMap::new();
-    let (mut number, mut steps_cached) = (0, 0);
-    let mut environment_layers = Vec::new();
-    for (index, stage) in plan.stages.iter().enumerate() {
-        let number_text = index.to_string();
-        let stage_name = (plan.stages.len() > 1).then(|| stage.name.as_deref().unwrap_or(&number_text));
-        let mut state = StageState::of_base(stage, request, &built);
-        let code_start = trailing_code_start(stage, code_mount(stage, request.code_mount).as_deref());
-        for (position, step) in stage.steps.iter().enumerate() {
-            if position == code_start {
-                environment_layers = state.layers.clone();
-            }
-            if !makes(step) {
-                state.history.push(history(step, request, &stage.author, true));
-                continue;
-            }
-            number += 1;
-            let name = StepName { number, total, stage: stage_name, text: &step.text };
-            let at = |kind: StepError| Error::Step { lines: step.lines, kind: Box::new(kind) };
-            let (key, selection) =
-                step_key(step, &state, request, &built).map_err(at)?.expect("the step makes something");
-            let cached = if request.no_cache { None } else { cached_step(store, &key)? };
-            let layer = match cached {
-                Some(cached) => {
-                    steps_cached += 1;
-                    on_event(Event::Cached(name));
-                    cached.layer
-                }
-                None => {
-                    on_event(Event::Started(name));
-                    let start = Instant::now();
-                    let layer = perform(store, step, &state, request, &built, selection, &|line| {
-                        on_event(Event::Output(name, start.elapsed().as_secs_f64(), line));
-                    })
-                    .map_err(at)?;
-                    let value = serde_json::to_vec(&CachedStep { layer }).expect("plain data");
-                    store.put_cache(&key, &value)?;
-                    on_event(Event::Finished(name, start.elapsed().as_secs_f64()));
-                    layer
-                }
-            };
-            state.layers.extend(layer);
-            state.history.push(history(step, request, &stage.author, layer.is_none()));
-        }
-        if code_start >= stage.steps.len() {
-            environment_layers = state.layers.clone();
-        }
-        built.insert(index, state);
+    let mut first_numbers = Vec::new();
+    let mut total = 0;
+    for stage in &plan.stages {
+        first_numbers.push(total + 1);
+        total += stage.steps.iter().filter(|step| makes(step)).count();
+    }
+    let performance = Performance {
+        store,
+        request,
+        on_event,
+        first_numbers,
+        total,
+        built: plan.stages.iter().map(|_| OnceLock::new()).collect(),
+        steps_cached: AtomicUsize::new(0),
+        cancellation: Cancellation::default(),
+        failure: Mutex::default(),
+    };
+    performance.stages();
+    let Performance { mut built, steps_cached, failure, .. } = performance;
+    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
     }
     let stage = &plan.stages[plan.target];
-    let state = built.remove(&plan.target).expect("the target is always needed");
+    let state = built[plan.target].take().flatten().expect("without a failure every stage is done");
     let config = ImageConfig {
         created: Some(rfc3339(request.epoch)),
         author: stage.author.clone(),
@@ -229,9 +238,281 @@ pub fn build(store: &Store, request: &Request, on_event: &(dyn Fn(Event) + Sync)
         history: state.history,
     };
     let image = store.put_image(&config)?;
-    let environment = key::environment(&environment_layers, &stage.config, request.epoch);
+    let environment = key::environment(&state.environment_layers, &stage.config, request.epoch);
     store.put_cache(&environment, &serde_json::to_vec(&CachedImage { image }).expect("plain data"))?;
-    Ok(Built { image, config, steps: total, steps_cached })
+    Ok(Built { image, config, steps: total, steps_cached: steps_cached.into_inner() })
+}
+
+/// Why a stage ended before its end.
+enum Stop {
+    /// It failed.
+    Failed(Error),
+    /// Another one failed.
+    Cancelled,
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// One build under way.
+struct Performance<'a> {
+    store: &'a Store,
+    request: &'a Request<'a>,
+    on_event: &'a (dyn Fn(Event) + Sync),
+    /// For each stage the number of its first step.
+    first_numbers: Vec<usize>,
+    total: usize,
+    /// What each stage has come to, once it has ended; none when it did not come to its end.
+    built: Vec<OnceLock<Option<StageState>>>,
+    steps_cached: AtomicUsize,
+    cancellation: Cancellation,
+    /// The first failure.
+    failure: Mutex<Option<Error>>,
+}
+
+impl Performance<'_> {
+    /// Performs all stages.
+    fn stages(&self) {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = processors.max(STAGES_AT_ONCE_MIN).min(self.built.len());
+        let next = AtomicUsize::new(0);
+        let work = || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(slot) = self.built.get(index) else { break };
+                // Those who wait must hear of a stage's end, even when that is a panic.
+                let end = End(slot);
+                match self.stage(index) {
+                    Ok(state) => drop(slot.set(Some(state))),
+                    Err(Stop::Cancelled) => {}
+                    Err(Stop::Failed(error)) => self.fail(error),
+                }
+                drop(end);
+            }
+        };
+        if threads <= 1 {
+            return work();
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(work);
+            }
+        });
+    }
+
+    /// Keeps the first failure, and ends the rest of the build.
+    fn fail(&self, error: Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() {
+            *failure = Some(error);
+            self.cancellation.cancel();
+        }
+    }
+
+    /// What an earlier stage has come to, as soon as it has ended.
+    fn built(&self, index: usize) -> Result<&StageState, Stop> {
+        self.built[index].wait().as_ref().ok_or(Stop::Cancelled)
+    }
+
+    fn stage(&self, index: usize) -> Result<StageState, Stop> {
+        let (plan, request) = (self.request.plan, self.request);
+        let stage = &plan.stages[index];
+        let label = stage.name.clone().unwrap_or_else(|| index.to_string());
+        let base = match stage.base {
+            Base::Stage(base) => Some(self.built(base)?),
+            _ => None,
+        };
+        let mut state = StageState::of_base(stage, request, base);
+        let code_start = trailing_code_start(stage, code_mount(stage, request.code_mount).as_deref());
+        let mut number = self.first_numbers[index];
+        for (position, step) in stage.steps.iter().enumerate() {
+            if position == code_start {
+                state.environment_layers = state.layers.clone();
+            }
+            if !makes(step) {
+                state.history.push(history(step, request, &stage.author, true));
+                continue;
+            }
+            if self.cancellation.is_cancelled() {
+                return Err(Stop::Cancelled);
+            }
+            let name = StepName {
+                number,
+                total: self.total,
+                stage: (plan.stages.len() > 1).then_some(label.as_str()),
+                text: &step.text,
+            };
+            let layer = self.step(step, &state, stage, &label, name)?;
+            number += 1;
+            state.layers.extend(layer);
+            state.history.push(history(step, request, &stage.author, layer.is_none()));
+        }
+        if code_start >= stage.steps.len() {
+            state.environment_layers = state.layers.clone();
+        }
+        Ok(state)
+    }
+
+    /// Finds a step's layer in the cache, or makes it.
+    fn step(
+        &self,
+        step: &Step,
+        state: &StageState,
+        stage: &Stage,
+        label: &str,
+        name: StepName<'_>,
+    ) -> Result<Option<DiffId>, Stop> {
+        let (store, request) = (self.store, self.request);
+        let at = |kind: StepError| Error::Step { lines: step.lines, kind: Box::new(kind) };
+        let source = match &step.action {
+            Action::Copy(Copy { from: CopyFrom::Stage(index), .. }) => Some(self.built(*index)?),
+            _ => None,
+        };
+        let source = source.map(|stage| stage.layers.as_slice());
+        let (key, selection) =
+            step_key(step, state, request, source).map_err(at)?.expect("the step makes something");
+        let digest = key.digest;
+        let skips_cache = request.no_cache.covers(label);
+        if !skips_cache && let Some(cached) = cached_step(store, &digest)? {
+            self.steps_cached.fetch_add(1, Ordering::Relaxed);
+            (self.on_event)(Event::Cached(name));
+            if !request.explanations.knows(label, &step.text, &key.inputs) {
+                let traced = traced(step, stage, label, request, key, selection.as_ref()).map_err(at)?;
+                request.explanations.keep(name.number, traced);
+            }
+            return Ok(cached.layer);
+        }
+        let traced = traced(step, stage, label, request, key, selection.as_ref()).map_err(at)?;
+        let reasons = if skips_cache {
+            vec!["the cache is not asked".to_owned()]
+        } else {
+            request.explanations.reasons(&traced)
+        };
+        (self.on_event)(Event::Started(name, &reasons));
+        let start = Instant::now();
+        let on_line = |line: &str| (self.on_event)(Event::Output(name, start.elapsed().as_secs_f64(), line));
+        let layer = self.perform(step, state, selection, source, &on_line).map_err(at)?;
+        let value = serde_json::to_vec(&CachedStep { layer }).expect("plain data");
+        store.put_cache(&digest, &value)?;
+        request.explanations.keep(name.number, traced);
+        (self.on_event)(Event::Finished(name, start.elapsed().as_secs_f64()));
+        Ok(layer)
+    }
+
+    /// Executes a step and commits its layer. `source` are the layers of the stage it copies from.
+    fn perform(
+        &self,
+        step: &Step,
+        state: &StageState,
+        selection: Option<Selection>,
+        source: Option<&[DiffId]>,
+        on_line: &(dyn Fn(&str) + Sync),
+    ) -> Result<Option<DiffId>, StepError> {
+        let (store, request) = (self.store, self.request);
+        let rules = CommitRules {
+            epoch: request.epoch,
+            keep_nondeterminism: false,
+            lowers: store.lowers(&state.layers),
+        };
+        match &step.action {
+            Action::Config => Ok(None),
+            Action::Run(run) => {
+                let draft = store.draft_layer()?;
+                run_step::run(store, run, &state.layers, &draft, request, &self.cancellation, on_line)?;
+                Ok(draft.commit(&rules)?)
+            }
+            Action::Workdir { path, user } => {
+                let view = MergedView::new(store.lowers(&state.layers));
+                let found = view
+                    .find(Path::new(path))
+                    .map_err(|source| StepError::Read { path: path.clone(), source })?;
+                match found {
+                    Some(ibid_store::Found::Folder(_)) => return Ok(None),
+                    Some(ibid_store::Found::Other(_)) => return Err(StepError::NoFolder(path.clone())),
+                    None => {}
+                }
+                let draft = store.draft_layer()?;
+                let owner = run_step::find_user(store, user, &state.layers)?;
+                copy::make_folder(store, &state.layers, &draft, path, (owner.uid, owner.gid))?;
+                Ok(draft.commit(&rules)?)
+            }
+            Action::Copy(copy) => {
+                let draft = store.draft_layer()?;
+                let owner = match &copy.chown {
+                    Some(text) => Some(run_step::owner(store, text, &state.layers)?),
+                    None => None,
+                };
+                match &copy.from {
+                    CopyFrom::Context => {
+                        let selection = selection.expect("the key of a copy from the context selects");
+                        copy::from_context(
+                            store,
+                            copy,
+                            request.context,
+                            &selection,
+                            owner,
+                            &state.layers,
+                            &draft,
+                        )?;
+                    }
+                    CopyFrom::Stage(_) => {
+                        let layers = source.expect("the layers of a stage that is copied from are given");
+                        copy::from_layers(store, copy, layers, owner, &state.layers, &draft)?;
+                    }
+                    CopyFrom::Image(name) => {
+                        let layers = &request.bases[name].config.rootfs.diff_ids;
+                        copy::from_layers(store, copy, layers, owner, &state.layers, &draft)?;
+                    }
+                }
+                Ok(draft.commit(&rules)?)
+            }
+        }
+    }
+}
+
+/// Tells those who wait for a stage that it has ended, whatever ended it.
+struct End<'a>(&'a OnceLock<Option<StageState>>);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        // Taken already where the stage came to its end.
+        let _ = self.0.set(None);
+    }
+}
+
+/// What a step reads, for the next build's explanations.
+fn traced(
+    step: &Step,
+    stage: &Stage,
+    label: &str,
+    request: &Request,
+    key: Key,
+    selection: Option<&Selection>,
+) -> Result<TracedStep, StepError> {
+    let base = match &stage.base {
+        Base::Scratch => ("scratch".to_owned(), String::new()),
+        Base::Stage(index) => (format!("stage {index}"), String::new()),
+        Base::Image(name) => (name.clone(), request.bases[name].digest.to_string()),
+    };
+    let mut files = BTreeMap::new();
+    if let Some(selection) = selection {
+        for (path, identity) in request.context.identities(selection)? {
+            files.insert(path.display().to_string(), identity);
+        }
+    }
+    let own_variables =
+        stage.config.env.iter().filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.to_owned());
+    Ok(TracedStep {
+        stage: label.to_owned(),
+        text: step.text.clone(),
+        base,
+        inputs: key.inputs,
+        own_variables: own_variables.collect(),
+        files,
+    })
 }
 
 /// The image to run mounted code in, when nothing needs to be built: every step is in the cache, save
@@ -241,7 +522,11 @@ pub fn built_environment(store: &Store, request: &Request) -> Result<Option<Dige
     let plan = request.plan;
     let mut built: BTreeMap<usize, StageState> = BTreeMap::new();
     for (index, stage) in plan.stages.iter().enumerate() {
-        let mut state = StageState::of_base(stage, request, &built);
+        let base = match stage.base {
+            Base::Stage(base) => Some(&built[&base]),
+            _ => None,
+        };
+        let mut state = StageState::of_base(stage, request, base);
         let end = if index == plan.target {
             trailing_code_start(stage, code_mount(stage, request.code_mount).as_deref())
         } else {
@@ -249,8 +534,14 @@ pub fn built_environment(store: &Store, request: &Request) -> Result<Option<Dige
         };
         for step in &stage.steps[..end.min(stage.steps.len())] {
             let at = |kind: StepError| Error::Step { lines: step.lines, kind: Box::new(kind) };
-            let Some((key, _)) = step_key(step, &state, request, &built).map_err(at)? else { continue };
-            let Some(cached) = cached_step(store, &key)? else { return Ok(None) };
+            let source = match &step.action {
+                Action::Copy(Copy { from: CopyFrom::Stage(index), .. }) => {
+                    Some(built[index].layers.as_slice())
+                }
+                _ => None,
+            };
+            let Some((key, _)) = step_key(step, &state, request, source).map_err(at)? else { continue };
+            let Some(cached) = cached_step(store, &key.digest)? else { return Ok(None) };
             state.layers.extend(cached.layer);
         }
         built.insert(index, state);
@@ -319,21 +610,22 @@ struct StageState {
     /// Layers, lowest first.
     layers: Vec<DiffId>,
     history: Vec<History>,
+    /// The layers below the code that a mount hides.
+    environment_layers: Vec<DiffId>,
 }
 
 impl StageState {
-    fn of_base(stage: &Stage, request: &Request, built: &BTreeMap<usize, StageState>) -> Self {
-        match &stage.base {
-            Base::Scratch => Self { layers: Vec::new(), history: Vec::new() },
-            Base::Stage(index) => {
-                let base = &built[index];
-                Self { layers: base.layers.clone(), history: base.history.clone() }
-            }
-            Base::Image(name) => {
+    /// At a stage's start; `base` is the stage it starts from, if it does.
+    fn of_base(stage: &Stage, request: &Request, base: Option<&Self>) -> Self {
+        let (layers, history) = match (&stage.base, base) {
+            (Base::Image(name), _) => {
                 let base = &request.bases[name].config;
-                Self { layers: base.rootfs.diff_ids.clone(), history: base.history.clone() }
+                (base.rootfs.diff_ids.clone(), base.history.clone())
             }
-        }
+            (_, Some(base)) => (base.layers.clone(), base.history.clone()),
+            (_, None) => (Vec::new(), Vec::new()),
+        };
+        Self { layers, history, environment_layers: Vec::new() }
     }
 }
 
@@ -348,13 +640,13 @@ fn history(step: &Step, request: &Request, author: &Option<String>, empty_layer:
 }
 
 /// The key of a step, with what it copies when that comes from the context; none for steps that touch
-/// only the configuration.
-fn step_key<'a>(
+/// only the configuration. `source` are the layers of the stage it copies from.
+fn step_key(
     step: &Step,
     state: &StageState,
-    request: &Request<'a>,
-    built: &BTreeMap<usize, StageState>,
-) -> Result<Option<(Digest, Option<Selection>)>, StepError> {
+    request: &Request,
+    source: Option<&[DiffId]>,
+) -> Result<Option<(Key, Option<Selection>)>, StepError> {
     let epoch = request.epoch;
     Ok(match &step.action {
         Action::Config => None,
@@ -366,7 +658,10 @@ fn step_key<'a>(
                     let selection = request.context.select(&copy.sources)?;
                     (request.context.digest(&selection)?, Some(selection))
                 }
-                CopyFrom::Stage(index) => (key::stacked(&built[index].layers), None),
+                CopyFrom::Stage(_) => {
+                    let layers = source.expect("the layers of a stage that is copied from are given");
+                    (key::stacked(layers), None)
+                }
                 CopyFrom::Image(name) => (key::stacked(&request.bases[name].config.rootfs.diff_ids), None),
             };
             Some((key::copy(copy, &content, &state.layers, epoch), selection))
@@ -379,70 +674,4 @@ fn cached_step(store: &Store, key: &Digest) -> Result<Option<CachedStep>, Error>
     // What cannot be read is as good as absent: the cache is no truth.
     let Ok(cached) = serde_json::from_slice::<CachedStep>(&value) else { return Ok(None) };
     Ok(Some(cached).filter(|cached| cached.layer.as_ref().is_none_or(|layer| store.has_layer(layer))))
-}
-
-/// Executes a step and commits its layer.
-fn perform(
-    store: &Store,
-    step: &Step,
-    state: &StageState,
-    request: &Request,
-    built: &BTreeMap<usize, StageState>,
-    selection: Option<Selection>,
-    on_line: &(dyn Fn(&str) + Sync),
-) -> Result<Option<DiffId>, StepError> {
-    let rules =
-        CommitRules { epoch: request.epoch, keep_nondeterminism: false, lowers: store.lowers(&state.layers) };
-    match &step.action {
-        Action::Config => Ok(None),
-        Action::Run(run) => {
-            let draft = store.draft_layer()?;
-            run_step::run(store, run, &state.layers, &draft, request, on_line)?;
-            Ok(draft.commit(&rules)?)
-        }
-        Action::Workdir { path, user } => {
-            let view = MergedView::new(store.lowers(&state.layers));
-            let found = view
-                .find(Path::new(path))
-                .map_err(|source| StepError::Read { path: path.clone(), source })?;
-            match found {
-                Some(ibid_store::Found::Folder(_)) => return Ok(None),
-                Some(ibid_store::Found::Other(_)) => return Err(StepError::NoFolder(path.clone())),
-                None => {}
-            }
-            let draft = store.draft_layer()?;
-            let owner = run_step::find_user(store, user, &state.layers)?;
-            copy::make_folder(store, &state.layers, &draft, path, (owner.uid, owner.gid))?;
-            Ok(draft.commit(&rules)?)
-        }
-        Action::Copy(copy) => {
-            let draft = store.draft_layer()?;
-            let owner = match &copy.chown {
-                Some(text) => Some(run_step::owner(store, text, &state.layers)?),
-                None => None,
-            };
-            match &copy.from {
-                CopyFrom::Context => {
-                    let selection = selection.expect("the key of a copy from the context selects");
-                    copy::from_context(
-                        store,
-                        copy,
-                        request.context,
-                        &selection,
-                        owner,
-                        &state.layers,
-                        &draft,
-                    )?;
-                }
-                CopyFrom::Stage(index) => {
-                    copy::from_layers(store, copy, &built[index].layers, owner, &state.layers, &draft)?;
-                }
-                CopyFrom::Image(name) => {
-                    let layers = &request.bases[name].config.rootfs.diff_ids;
-                    copy::from_layers(store, copy, layers, owner, &state.layers, &draft)?;
-                }
-            }
-            Ok(draft.commit(&rules)?)
-        }
-    }
 }

@@ -8,12 +8,21 @@ use ibid_core::plan::{Copy, Run};
 /// Raised when a step's meaning or the rules for its layer change, so that old results are not used.
 const RULES_VERSION: &str = "1";
 
+/// A key, and the named inputs that it is the digest of.
+pub(crate) struct Key {
+    pub(crate) digest: Digest,
+    pub(crate) inputs: Vec<(String, String)>,
+}
+
 /// Builds one key from named fields. Lengths are hashed too, so that no two lists of fields are alike.
-struct KeyHasher(Hasher);
+struct KeyHasher {
+    hasher: Hasher,
+    inputs: Vec<(String, String)>,
+}
 
 impl KeyHasher {
     fn new(kind: &str, epoch: i64) -> Self {
-        let mut key = Self(Hasher::default());
+        let mut key = Self { hasher: Hasher::default(), inputs: Vec::new() };
         key.field("kind", kind);
         key.field("rules", RULES_VERSION);
         key.field("epoch", &epoch.to_string());
@@ -22,9 +31,10 @@ impl KeyHasher {
 
     fn field(&mut self, name: &str, value: &str) {
         for text in [name, value] {
-            self.0.update(&(text.len() as u64).to_le_bytes());
-            self.0.update(text.as_bytes());
+            self.hasher.update(&(text.len() as u64).to_le_bytes());
+            self.hasher.update(text.as_bytes());
         }
+        self.inputs.push((name.to_owned(), value.to_owned()));
     }
 
     fn layers(&mut self, layers: &[DiffId]) {
@@ -33,13 +43,13 @@ impl KeyHasher {
         }
     }
 
-    fn finish(self) -> Digest {
-        self.0.finish()
+    fn finish(self) -> Key {
+        Key { digest: self.hasher.finish(), inputs: self.inputs }
     }
 }
 
 /// A `RUN` over `layers`.
-pub(crate) fn run(run: &Run, layers: &[DiffId], epoch: i64) -> Digest {
+pub(crate) fn run(run: &Run, layers: &[DiffId], epoch: i64) -> Key {
     let mut key = KeyHasher::new("run", epoch);
     key.layers(layers);
     for argument in &run.argv {
@@ -59,7 +69,7 @@ pub(crate) fn run(run: &Run, layers: &[DiffId], epoch: i64) -> Digest {
 }
 
 /// A `COPY` or `ADD` over `layers`, of sources with the given content.
-pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], epoch: i64) -> Digest {
+pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], epoch: i64) -> Key {
     let mut key = KeyHasher::new("copy", epoch);
     key.layers(layers);
     key.field("content", &content.to_string());
@@ -81,11 +91,11 @@ pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], epoch: i64)
 pub(crate) fn stacked(layers: &[DiffId]) -> Digest {
     let mut key = KeyHasher::new("stack", 0);
     key.layers(layers);
-    key.finish()
+    key.finish().digest
 }
 
 /// A `WORKDIR` over `layers`.
-pub(crate) fn workdir(path: &str, user: &str, layers: &[DiffId], epoch: i64) -> Digest {
+pub(crate) fn workdir(path: &str, user: &str, layers: &[DiffId], epoch: i64) -> Key {
     let mut key = KeyHasher::new("workdir", epoch);
     key.layers(layers);
     key.field("path", path);
@@ -98,5 +108,5 @@ pub(crate) fn environment(layers: &[DiffId], config: &ContainerConfig, epoch: i6
     let mut key = KeyHasher::new("environment", epoch);
     key.layers(layers);
     key.field("config", &serde_json::to_string(config).expect("a configuration holds only text keys"));
-    key.finish()
+    key.finish().digest
 }

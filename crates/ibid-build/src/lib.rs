@@ -2,10 +2,15 @@
 
 pub mod archive;
 pub mod build;
+mod cancel;
 pub mod context;
 pub mod copy;
+mod explain;
 mod key;
 pub mod record;
 mod run_step;
 
-pub use build::{BaseImage, Built, Error, Event, Request, StepError, StepName, build, built_environment};
+pub use build::{
+    BaseImage, Built, Error, Event, NoCache, Request, StepError, StepName, build, built_environment,
+};
+pub use explain::Explanations;

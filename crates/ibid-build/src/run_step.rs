@@ -12,6 +12,7 @@ use ibid_sandbox::{ExitStatus, InjectedFile, Overlay, Rootfs, Spec, Stdio, Upper
 use ibid_store::{LayerDraft, MergedView, Store};
 
 use crate::build::{Request, StepError};
+use crate::cancel::Cancellation;
 
 /// Lines kept for the report of a failure.
 const OUTPUT_LINES_MAX: usize = 40;
@@ -29,6 +30,7 @@ pub(crate) fn run(
     layers: &[DiffId],
     draft: &LayerDraft,
     request: &Request,
+    cancellation: &Cancellation,
     on_line: &(dyn Fn(&str) + Sync),
 ) -> Result<(), StepError> {
     let user = find_user(store, &run.user, layers)?;
@@ -84,6 +86,7 @@ pub(crate) fn run(
     let stdio = Stdio { stdin: Some(nothing.into()), stdout: Some(stdout), stderr: Some(stderr) };
     let status = std::thread::scope(|scope| {
         let running = ibid_sandbox::spawn(&spec, stdio)?;
+        let _watched = cancellation.watch(running.handle());
         let reader = scope.spawn(|| read_lines(output, on_line));
         let status = running.attend();
         let lines = reader.join().expect("the reader does not panic");

@@ -67,6 +67,14 @@ pub struct Build {
     #[arg(long)]
     pub no_cache: bool,
 
+    /// Run every step of these stages again; may be given more than once
+    #[arg(long, value_name = "STAGE", value_delimiter = ',', conflicts_with = "no_cache")]
+    pub no_cache_filter: Vec<String>,
+
+    /// Say for each step that runs again which of its inputs changed
+    #[arg(long)]
+    pub explain: bool,
+
     /// Look up the newest packages for the bases and write them to ibid.lock
     #[arg(long)]
     pub update: bool,

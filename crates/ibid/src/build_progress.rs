@@ -1,7 +1,8 @@
 //! A build as it goes: a line for each step, what the steps write below it, a moving line with the time on
 //! a terminal.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use ibid_build::{Event, StepName};
 use indicatif::ProgressBar;
@@ -13,13 +14,16 @@ const TEXT_CHARACTERS_MAX: usize = 90;
 
 pub struct BuildProgress<'a> {
     ui: &'a Ui,
-    /// The moving line of the running step.
-    bar: Mutex<Option<ProgressBar>>,
+    /// Whether steps of several stages may run beside each other, so that each line says whose it is.
+    has_stages: bool,
+    explains: bool,
+    /// The moving lines of running steps, by number.
+    bars: Mutex<BTreeMap<usize, ProgressBar>>,
 }
 
 impl<'a> BuildProgress<'a> {
-    pub fn new(ui: &'a Ui) -> Self {
-        Self { ui, bar: Mutex::new(None) }
+    pub fn new(ui: &'a Ui, has_stages: bool, explains: bool) -> Self {
+        Self { ui, has_stages, explains, bars: Mutex::default() }
     }
 
     pub fn show(&self, event: Event) {
@@ -27,16 +31,25 @@ impl<'a> BuildProgress<'a> {
             Event::Cached(step) => {
                 self.ui.say(&format!("{} {}", self.title(&step), self.ui.paint(ui::DIM, "cached")))
             }
-            Event::Started(step) => {
+            Event::Started(step, reasons) => {
                 self.ui.say(&self.title(&step));
-                self.set_bar(Some(self.ui.spinner(&format!("[{}/{}]", step.number, step.total))));
+                if self.explains {
+                    for reason in reasons {
+                        self.ui.write(&format!("    {} {reason}", self.ui.paint(ui::CYAN, "because")));
+                    }
+                }
+                let bar = self.ui.spinner(&format!("[{}/{}]", step.number, step.total));
+                self.bars().insert(step.number, bar);
             }
-            Event::Output(_, seconds, line) => {
-                let time = format!("{seconds:7.1}");
-                self.ui.say(&format!("{} {}", self.ui.paint(ui::DIM, &time), printable(line)));
+            Event::Output(step, seconds, line) => {
+                let whose = if self.has_stages { format!("{:>3} ", step.number) } else { String::new() };
+                let time = self.ui.paint(ui::DIM, &format!("{whose}{seconds:7.1}"));
+                self.ui.say(&format!("{time} {}", printable(line)));
             }
             Event::Finished(step, seconds) => {
-                self.set_bar(None);
+                if let Some(bar) = self.bars().remove(&step.number) {
+                    bar.finish_and_clear();
+                }
                 self.ui.say(&format!(
                     "{} {}",
                     self.ui.paint(ui::BOLD, &format!("[{}/{}]", step.number, step.total)),
@@ -52,18 +65,16 @@ impl<'a> BuildProgress<'a> {
         format!("{number} {}", shortened(step.text))
     }
 
-    fn set_bar(&self, bar: Option<ProgressBar>) {
-        let mut current = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(old) = current.take() {
-            old.finish_and_clear();
-        }
-        *current = bar;
+    fn bars(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, ProgressBar>> {
+        self.bars.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for BuildProgress<'_> {
     fn drop(&mut self) {
-        self.set_bar(None);
+        for bar in std::mem::take(&mut *self.bars()).into_values() {
+            bar.finish_and_clear();
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ibid_build::context::{self, Context, IgnoreFile};
 use ibid_build::record::BuildRecord;
-use ibid_build::{BaseImage, Request, StepError, built_environment};
+use ibid_build::{BaseImage, Explanations, NoCache, Request, StepError, built_environment};
 use ibid_core::digest::Digest;
 use ibid_core::dockerfile::{self, Dockerfile, ErrorKind, PlanOptions};
 use ibid_core::dockerignore::Ignore;
@@ -117,7 +117,8 @@ const SIGTERM: i32 = 15;
 #[derive(Default)]
 pub struct Options {
     pub target: Option<String>,
-    pub no_cache: bool,
+    pub no_cache: NoCache,
+    pub explain: bool,
     pub update: bool,
     pub tags: Vec<Reference>,
 }
@@ -198,7 +199,8 @@ impl<'a> Preparation<'a> {
     pub fn environment_image(&mut self, ui: &Ui) -> Result<Digest, Failure> {
         let planned = self.plan(ui, &Options::default())?;
         self.open_context()?;
-        let found = built_environment(&self.store, &self.request(&planned, false))
+        let nothing = Explanations::default();
+        let found = built_environment(&self.store, &self.request(&planned, NoCache::Never, &nothing))
             .map_err(|error| self.build_failure(error))?;
         match found {
             Some(image) => Ok(image),
@@ -230,8 +232,9 @@ impl<'a> Preparation<'a> {
             ui.hint("`ibid build` pegs the code as it is now");
         } else if let Some(planned) = self.plan_from_store()? {
             self.open_context()?;
-            let files =
-                context_files(&self.request(&planned, false)).map_err(|error| self.build_failure(error))?;
+            let nothing = Explanations::default();
+            let files = context_files(&self.request(&planned, NoCache::Never, &nothing))
+                .map_err(|error| self.build_failure(error))?;
             let differing = record.differing(&files);
             if !differing.is_empty() {
                 ui.warn(&format!(
@@ -256,16 +259,26 @@ impl<'a> Preparation<'a> {
         for name in &planned.plan.undeclared_args {
             ui.warn(&format!("no `ARG {name}` in the Dockerfile: the build argument has no effect"));
         }
-        let request = self.request(planned, options.no_cache);
-        let progress = BuildProgress::new(ui);
+        check_stages(&options.no_cache, &planned.plan)?;
+        let trace = self.trace_key(options);
+        let explanations = Explanations::new(self.store.cache(&trace)?.as_deref());
+        let request = self.request(planned, options.no_cache.clone(), &explanations);
+        let progress = BuildProgress::new(ui, planned.plan.stages.len() > 1, options.explain);
         // Git is asked while the build runs: about a tenth of the time of copying as many files.
         let (code, built) = std::thread::scope(|scope| {
             let code = scope.spawn(|| CodeIdentity::of(&self.project.root).to_string());
             let built = ibid_build::build(&self.store, &request, &|event| progress.show(event));
             (code.join().expect("asking git does not panic"), built)
         });
+        // Dropped before anything else is said: it may show a moving line.
+        drop(progress);
+        let files = built.is_ok().then(|| context_files(&request));
+        if let Some(kept) = explanations.finish() {
+            self.store.put_cache(&trace, &kept)?;
+        }
         let built = built.map_err(|error| self.build_failure(error))?;
-        let files = context_files(&request).map_err(|error| self.build_failure(error))?;
+        let files =
+            files.unwrap_or_else(|| Ok(BTreeMap::new())).map_err(|error| self.build_failure(error))?;
         let record = BuildRecord::new(
             self.project.root.clone(),
             rfc3339(now()),
@@ -284,6 +297,17 @@ impl<'a> Preparation<'a> {
             steps: built.steps,
             steps_cached: built.steps_cached,
         })
+    }
+
+    /// Where the trace of the last build of the same thing is kept.
+    fn trace_key(&self, options: &Options) -> Digest {
+        let parts = [
+            b"trace of the last build".as_slice(),
+            self.project.dockerfile.as_os_str().as_bytes(),
+            self.project.context.as_os_str().as_bytes(),
+            options.target.as_deref().unwrap_or_default().as_bytes(),
+        ];
+        Digest::of(&parts.join(&0))
     }
 
     fn name(&self) -> Reference {
@@ -355,7 +379,12 @@ impl<'a> Preparation<'a> {
         Ok(())
     }
 
-    fn request<'b>(&'b self, planned: &'b Planned, no_cache: bool) -> Request<'b> {
+    fn request<'b>(
+        &'b self,
+        planned: &'b Planned,
+        no_cache: NoCache,
+        explanations: &'b Explanations,
+    ) -> Request<'b> {
         Request {
             plan: &planned.plan,
             context: self.context.as_ref().expect("the context is opened before a request is made"),
@@ -363,6 +392,7 @@ impl<'a> Preparation<'a> {
             epoch: self.epoch,
             code_mount: self.project.code_mount.as_deref(),
             no_cache,
+            explanations,
             trust: &self.trust,
         }
     }
@@ -386,6 +416,22 @@ impl<'a> Preparation<'a> {
             _ => failure,
         }
     }
+}
+
+/// Refuses names of stages that are not built.
+fn check_stages(no_cache: &NoCache, plan: &Plan) -> Result<(), Failure> {
+    let NoCache::Stages(names) = no_cache else { return Ok(()) };
+    let known: Vec<&str> = plan.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
+    for name in names {
+        if !known.contains(&name.as_str()) {
+            let failure = Failure::new(format!("--no-cache-filter: the build has no stage `{name}`"));
+            return Err(match known.as_slice() {
+                [] => failure.hint("no stage has a name: write `FROM IMAGE AS NAME`, or use `--no-cache`"),
+                known => failure.hint(format!("its stages are {}", known.join(", "))),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What copies from the context bring into the image: path and content digest.

@@ -3,87 +3,14 @@
 //! All tests share one store, which stays in cargo's temporary folder, so that only the first run on a machine
 //! makes the base.
 
+mod support;
+
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Command, Stdio};
 
-use ibid_testing::{Need, Place, need};
-
-/// What every image here needs of the host.
-fn can_build() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    need(if is_root {
-        &[Need::Overlay, Need::Mirror]
-    } else {
-        &[Need::Userns, Need::Subids, Need::Overlay, Need::Mirror]
-    })
-}
-
-/// A project in a folder of its own, with the shared store.
-struct Project {
-    place: Place,
-    data: PathBuf,
-}
-
-impl Project {
-    fn new(dockerfile: &str) -> Self {
-        let project = Self { place: Place::new(), data: shared_data() };
-        // What earlier runs of the tests left in the shared store must not be found.
-        let unique = project.place.path().display().to_string();
-        project.file("Dockerfile", &dockerfile.replace("@UNIQUE@", &unique));
-        project.file("ibid.toml", &format!("name = \"test\"\n{BASE}"));
-        project
-    }
-
-    fn file(&self, name: &str, content: &str) {
-        self.place.file(&format!("project/{name}"), content);
-    }
-
-    fn path(&self) -> PathBuf {
-        self.place.path().join("project")
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.place.command(env!("CARGO_BIN_EXE_ibid"));
-        command.current_dir(self.path()).args(args).env("XDG_DATA_HOME", &self.data).stdin(Stdio::null());
-        if let Some(bundle) = std::env::var_os("SSL_CERT_FILE") {
-            command.env("SSL_CERT_FILE", bundle);
-        }
-        command
-    }
-
-    fn ibid(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("ibid starts")
-    }
-
-    #[track_caller]
-    fn check(&self, args: &[&str], code: i32) -> String {
-        let output = self.ibid(args);
-        assert_eq!(output.status.code(), Some(code), "{args:?}\n{}", text(&output.stderr));
-        text(&output.stdout)
-    }
-}
-
-const BASE: &str = "[base.\"debian:bookworm-slim\"]\nsuite = \"bookworm\"\n";
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A store in which the base has been made, by the first who asks.
-fn shared_data() -> PathBuf {
-    static DATA: OnceLock<PathBuf> = OnceLock::new();
-    DATA.get_or_init(|| {
-        let user = rustix::process::geteuid().as_raw();
-        let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("share-{user}"));
-        fs::create_dir_all(&data).expect("a folder");
-        data
-    })
-    .clone()
-}
+use support::{BASE, Project, can_build, text};
 
 #[test]
 fn outputs_belong_to_the_person_and_code_is_mounted() {

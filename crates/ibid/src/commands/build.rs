@@ -1,5 +1,7 @@
 //! `ibid build`: the project's image; its digest on stdout.
 
+use ibid_build::NoCache;
+
 use crate::args::{Build, Cli};
 use crate::image_build::{self, Options, Preparation};
 use crate::project::Project;
@@ -30,8 +32,20 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
         tags.push(tag.parse().map_err(|error| Failure::of(&error))?);
     }
     let mut preparation = Preparation::new(ui, &project, &host, &build.shared)?;
-    let options =
-        Options { target: build.target.clone(), no_cache: build.no_cache, update: build.update, tags };
+    let no_cache = match (build.no_cache, build.no_cache_filter.is_empty()) {
+        (true, _) => NoCache::Always,
+        (false, true) => NoCache::Never,
+        (false, false) => {
+            NoCache::Stages(build.no_cache_filter.iter().map(|name| name.to_lowercase()).collect())
+        }
+    };
+    let options = Options {
+        target: build.target.clone(),
+        no_cache,
+        explain: build.explain,
+        update: build.update,
+        tags,
+    };
     let built = preparation.build(ui, &options)?;
     ui::print(&built.image.to_string());
     let cached = if built.steps_cached == 0 {

@@ -1,0 +1,277 @@
+//! Why a step is run again: what it reads now beside what it read when the project was last built.
+//!
+//! The trace of the last build is a hint and no truth: it lies in the cache and may be lost, and then a step's reason
+//! is that nothing is known of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the format that this code reads and writes; another one is as good as none.
+const VERSION: u32 = 1;
+/// Changed files that a reason names.
+const FILES_SHOWN_MAX: usize = 3;
+/// Longest value that a reason shows, characters.
+const VALUE_CHARACTERS_MAX: usize = 60;
+
+/// What the steps of a build read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    version: u32,
+    steps: Vec<TracedStep>,
+}
+
+/// What one step read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TracedStep {
+    /// Name or number of the stage.
+    pub(crate) stage: String,
+    /// The instruction.
+    pub(crate) text: String,
+    /// What the stage starts from, for people, and its digest.
+    pub(crate) base: (String, String),
+    /// The inputs of its key, in the key's order.
+    pub(crate) inputs: Vec<(String, String)>,
+    /// Names of variables that are the image's own; others are build arguments.
+    pub(crate) own_variables: BTreeSet<String>,
+    /// What it copies from the context: path and content digest.
+    pub(crate) files: BTreeMap<String, String>,
+}
+
+/// The last build's trace, and the one that is being made.
+#[derive(Debug, Default)]
+pub struct Explanations {
+    previous: Option<Trace>,
+    /// By number of the step.
+    now: Mutex<BTreeMap<usize, TracedStep>>,
+}
+
+impl Explanations {
+    /// Beside what was kept of the last build, if anything.
+    pub fn new(previous: Option<&[u8]>) -> Self {
+        let previous = previous
+            .and_then(|bytes| serde_json::from_slice::<Trace>(bytes).ok())
+            .filter(|trace| trace.version == VERSION);
+        Self { previous, now: Mutex::default() }
+    }
+
+    /// Whether the last build's step of that name read the same.
+    pub(crate) fn knows(&self, stage: &str, text: &str, inputs: &[(String, String)]) -> bool {
+        self.find(stage, text).is_some_and(|old| old.inputs == inputs)
+    }
+
+    fn find(&self, stage: &str, text: &str) -> Option<&TracedStep> {
+        let steps = &self.previous.as_ref()?.steps;
+        steps.iter().find(|old| old.stage == stage && old.text == text)
+    }
+
+    /// Keeps what a step that ended well has read.
+    pub(crate) fn keep(&self, number: usize, step: TracedStep) {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).insert(number, step);
+    }
+
+    /// What to keep for the next build; none when no step was traced. Steps that this build did not reach stay as
+    /// they were.
+    pub fn finish(self) -> Option<Vec<u8>> {
+        let now = self.now.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if now.is_empty() {
+            return None;
+        }
+        let mut steps: Vec<TracedStep> = now.into_values().collect();
+        for old in self.previous.map(|trace| trace.steps).unwrap_or_default() {
+            if !steps.iter().any(|step| (&step.stage, &step.text) == (&old.stage, &old.text)) {
+                steps.push(old);
+            }
+        }
+        Some(serde_json::to_vec(&Trace { version: VERSION, steps }).expect("a trace holds only text keys"))
+    }
+
+    /// Why a step that is not in the cache must run.
+    pub(crate) fn reasons(&self, step: &TracedStep) -> Vec<String> {
+        if self.previous.is_none() {
+            return vec!["nothing is known of an earlier build of this project".to_owned()];
+        }
+        let Some(old) = self.find(&step.stage, &step.text) else {
+            return vec!["the instruction is new, or was written differently".to_owned()];
+        };
+        let reasons = differences(old, step);
+        if reasons.is_empty() {
+            return vec!["it reads the same as before, but its result is no longer in the store".to_owned()];
+        }
+        reasons
+    }
+}
+
+/// What a step reads otherwise than before.
+fn differences(old: &TracedStep, new: &TracedStep) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if values(old, "layer") != values(new, "layer") {
+        if old.base == new.base {
+            reasons.push("what the steps before it made has changed".to_owned());
+        } else {
+            reasons.push(format!("base {}: {} → {}", new.base.0, short(&old.base.1), short(&new.base.1)));
+        }
+    }
+    let (before, now) = (variables(old), variables(new));
+    let names: BTreeSet<&str> = before.keys().chain(now.keys()).copied().collect();
+    for name in names {
+        let kind =
+            if new.own_variables.contains(name) || old.own_variables.contains(name) { "ENV" } else { "ARG" };
+        match (before.get(name), now.get(name)) {
+            (Some(a), Some(b)) if a != b => {
+                reasons.push(format!("{kind} {name}: {} → {}", short(a), short(b)));
+            }
+            (None, Some(value)) => reasons.push(format!("{kind} {name} is new: {}", short(value))),
+            (Some(value), None) => reasons.push(format!("{kind} {name} is gone; it was {}", short(value))),
+            _ => {}
+        }
+    }
+    if values(old, "content") != values(new, "content") {
+        let files = changed_files(&old.files, &new.files);
+        reasons.push(if files.is_empty() { "what it copies has changed".to_owned() } else { files });
+    }
+    let skipped = ["layer", "variable", "value", "content"];
+    let names: BTreeSet<&str> = old.inputs.iter().chain(&new.inputs).map(|(name, _)| name.as_str()).collect();
+    for name in names.into_iter().filter(|name| !skipped.contains(name)) {
+        let (before, now) = (values(old, name).join(" "), values(new, name).join(" "));
+        if before != now {
+            reasons.push(match name {
+                "rules" => "this ibid makes layers by other rules".to_owned(),
+                "epoch" => format!("SOURCE_DATE_EPOCH: {before} → {now}"),
+                _ => format!("{name}: {} → {}", short(&before), short(&now)),
+            });
+        }
+    }
+    reasons
+}
+
+fn values<'a>(step: &'a TracedStep, name: &str) -> Vec<&'a str> {
+    step.inputs.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
+}
+
+fn variables(step: &TracedStep) -> BTreeMap<&str, &str> {
+    values(step, "variable").into_iter().zip(values(step, "value")).collect()
+}
+
+/// `train.py changed, a.txt added, b.txt removed and 4 more`.
+fn changed_files(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> String {
+    let mut found = Vec::new();
+    for (path, content) in new {
+        match old.get(path) {
+            None => found.push(format!("{path} added")),
+            Some(before) if before != content => found.push(format!("{path} changed")),
+            Some(_) => {}
+        }
+    }
+    found.extend(old.keys().filter(|path| !new.contains_key(*path)).map(|path| format!("{path} removed")));
+    let more = found.len().saturating_sub(FILES_SHOWN_MAX);
+    found.truncate(FILES_SHOWN_MAX);
+    let shown = found.join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
+/// A value as a reason shows it: digests by their first digits, long texts cut, nothing as such.
+fn short(value: &str) -> String {
+    const DIGEST_CHARACTERS: usize = "sha256:".len() + 12;
+    if value.is_empty() {
+        return "nothing".to_owned();
+    }
+    let limit = if value.starts_with("sha256:") { DIGEST_CHARACTERS } else { VALUE_CHARACTERS_MAX };
+    let line = value.replace('\n', " ⏎ ");
+    match line.char_indices().nth(limit) {
+        Some((end, _)) if value.starts_with("sha256:") => line[..end].to_owned(),
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(inputs: &[(&str, &str)], files: &[(&str, &str)]) -> TracedStep {
+        let owned = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+            list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        };
+        TracedStep {
+            stage: "0".to_owned(),
+            text: "RUN x".to_owned(),
+            base: ("debian".to_owned(), "sha256:0123456789abcdef".to_owned()),
+            inputs: owned(inputs),
+            own_variables: ["PATH".to_owned()].into(),
+            files: owned(files).into_iter().collect(),
+        }
+    }
+
+    #[track_caller]
+    fn check(old: TracedStep, new: &TracedStep, expected: &[&str]) {
+        let first = Explanations::default();
+        first.keep(1, old);
+        let kept = first.finish().expect("a step was traced");
+        assert_eq!(Explanations::new(Some(&kept)).reasons(new), expected);
+    }
+
+    #[test]
+    fn a_reason_names_what_changed() {
+        let run = |user: &str, path: &str| {
+            step(&[("variable", "PATH"), ("value", path), ("variable", "USER_ID"), ("value", user)], &[])
+        };
+        check(run("1000", "/a"), &run("1001", "/a"), &["ARG USER_ID: 1000 → 1001"]);
+        check(run("", "/a"), &run("1", "/b"), &["ENV PATH: /a → /b", "ARG USER_ID: nothing → 1"]);
+        check(step(&[], &[]), &step(&[("variable", "A"), ("value", "1")], &[]), &["ARG A is new: 1"]);
+        check(step(&[("variable", "A"), ("value", "1")], &[]), &step(&[], &[]), &["ARG A is gone; it was 1"]);
+        let copy = |content: &str, files: &[(&str, &str)]| step(&[("content", content)], files);
+        check(
+            copy("1", &[("a", "1"), ("b", "1"), ("gone", "1")]),
+            &copy("2", &[("a", "2"), ("b", "1"), ("c", "1"), ("d", "1")]),
+            &["a changed, c added, d added and 1 more"],
+        );
+        check(copy("1", &[]), &copy("2", &[]), &["what it copies has changed"]);
+        check(
+            step(&[("layer", "1")], &[]),
+            &step(&[("layer", "2")], &[]),
+            &["what the steps before it made has changed"],
+        );
+        let mut other_base = step(&[("layer", "2")], &[]);
+        other_base.base.1 = "sha256:fedcba98765432100".to_owned();
+        check(
+            step(&[("layer", "1")], &[]),
+            &other_base,
+            &["base debian: sha256:0123456789ab → sha256:fedcba987654"],
+        );
+        check(step(&[("user", "")], &[]), &step(&[("user", "bob")], &[]), &["user: nothing → bob"]);
+        check(
+            step(&[], &[]),
+            &step(&[], &[]),
+            &["it reads the same as before, but its result is no longer in the store"],
+        );
+        let mut other = step(&[], &[]);
+        other.text = "RUN y".to_owned();
+        check(step(&[], &[]), &other, &["the instruction is new, or was written differently"]);
+    }
+
+    #[test]
+    fn what_was_not_reached_stays_known_and_what_cannot_be_read_is_nothing() {
+        let first = Explanations::default();
+        first.keep(1, step(&[("user", "a")], &[]));
+        let mut later = step(&[("user", "b")], &[]);
+        later.text = "RUN later".to_owned();
+        first.keep(2, later.clone());
+        let kept = first.finish().expect("traced");
+        let second = Explanations::new(Some(&kept));
+        second.keep(1, step(&[("user", "c")], &[]));
+        let kept = second.finish().expect("traced");
+        later.inputs[0].1 = "d".to_owned();
+        assert_eq!(Explanations::new(Some(&kept)).reasons(&later), ["user: b → d"]);
+        assert!(Explanations::new(Some(&kept)).finish().is_none());
+        assert!(Explanations::new(Some(&kept)).knows(
+            "0",
+            "RUN later",
+            &[("user".to_owned(), "b".to_owned())]
+        ));
+        assert!(Explanations::new(Some(b"{")).previous.is_none());
+        let newer = String::from_utf8(kept).expect("text").replace("\"version\":1", "\"version\":2");
+        assert!(Explanations::new(Some(newer.as_bytes())).previous.is_none());
+    }
+}

@@ -1,0 +1,108 @@
+//! Builds that people watch: stages beside each other, and why a step runs again.
+
+mod support;
+
+use support::{Project, can_build, text};
+
+/// One of two stages that meet: each ends only when the other runs at the same time. They share the host's
+/// network, and so its abstract sockets.
+const MEETING: &str = r#"FROM debian:bookworm-slim AS one
+RUN perl -MSocket -e 'alarm 120; socket(S,PF_UNIX,SOCK_STREAM,0); bind(S,pack("Sa*",PF_UNIX,"\0@UNIQUE@")) or die "$!"; listen(S,1); accept(C,S) or die "$!"; print C "hello\n"; close C' && echo one > /met
+FROM debian:bookworm-slim AS two
+RUN perl -MSocket -e 'alarm 120; for (;;) { socket(S,PF_UNIX,SOCK_STREAM,0); last if connect(S,pack("Sa*",PF_UNIX,"\0@UNIQUE@")); select(undef,undef,undef,0.05) } print scalar <S>' > /met
+FROM debian:bookworm-slim AS unused
+RUN echo never; false
+FROM debian:bookworm-slim
+COPY --from=one /met /one
+COPY --from=two /met /two
+ENTRYPOINT ["cat", "/one", "/two"]
+"#;
+
+#[test]
+fn independent_stages_run_beside_each_other_and_unneeded_ones_not_at_all() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new(MEETING);
+    let output = project.ibid(&["build"]);
+    let narration = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{narration}");
+    assert!(!narration.contains("never"), "{narration}");
+    assert_eq!(project.check(&["run", "--pegged"], 0), "one\nhello\n");
+}
+
+#[test]
+fn a_failing_stage_ends_the_others() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new(
+        "FROM debian:bookworm-slim AS slow\nRUN echo @UNIQUE@ && exec sleep 100000\n\
+         FROM debian:bookworm-slim AS wrong\nRUN echo @UNIQUE@ && sleep 0.3 && exit 3\n\
+         FROM scratch\nCOPY --from=slow /etc/hostname /a\nCOPY --from=wrong /etc/hostname /b\n",
+    );
+    let output = project.ibid(&["build"]);
+    let narration = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{narration}");
+    assert!(narration.contains("exit code 3") && narration.contains("Dockerfile:4"), "{narration}");
+}
+
+#[test]
+fn a_step_that_runs_again_says_why() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new(
+        "FROM debian:bookworm-slim\nRUN echo base @UNIQUE@\nARG WHO=a\nRUN echo $WHO @UNIQUE@ > /who\n\
+         COPY src /src\nRUN ls /src\n",
+    );
+    project.file("src/train.py", "1");
+    project.file("src/same.py", "1");
+    let explain = |args: &[&str]| {
+        let output = project.ibid(&[&["build", "--explain"], args].concat());
+        let narration = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{narration}");
+        let relevant = narration
+            .lines()
+            .filter(|line| line.starts_with('[') && !line.contains("done in") || line.contains("because"));
+        relevant.map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let first = explain(&[]);
+    assert_eq!(first[1], "because nothing is known of an earlier build of this project", "{first:#?}");
+    let same = explain(&[]);
+    assert!(same.len() == 4 && same.iter().all(|line| line.ends_with("cached")), "{same:#?}");
+
+    project.file("src/train.py", "2");
+    project.file("src/new.py", "1");
+    let changed = explain(&[]);
+    assert!(changed[1].ends_with("cached"), "{changed:#?}");
+    assert_eq!(changed[3], "because src/new.py added, src/train.py changed", "{changed:#?}");
+    assert_eq!(changed[5], "because what the steps before it made has changed", "{changed:#?}");
+
+    let other = explain(&["--build-arg", "WHO=b"]);
+    assert!(other[0].ends_with("cached"), "{other:#?}");
+    assert_eq!(other[2], "because ARG WHO: a → b", "{other:#?}");
+
+    let failed = project.ibid(&["build", "--no-cache-filter", "nobody"]);
+    assert_eq!(failed.status.code(), Some(125));
+    assert!(text(&failed.stderr).contains("no stage `nobody`"), "{}", text(&failed.stderr));
+}
+
+#[test]
+fn only_the_stages_asked_for_run_again() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new(
+        "FROM debian:bookworm-slim AS tools\nRUN echo tools @UNIQUE@ > /tools\n\
+         FROM debian:bookworm-slim AS code\nRUN echo code @UNIQUE@ > /code\nCOPY --from=tools /tools /\n",
+    );
+    project.check(&["build"], 0);
+    let output = project.ibid(&["build", "--explain", "--no-cache-filter", "tools"]);
+    let narration = text(&output.stderr);
+    let cached = |part: &str| narration.lines().any(|line| line.contains(part) && line.ends_with("cached"));
+    assert!(!cached("RUN echo tools") && cached("RUN echo code"), "{narration}");
+    assert!(narration.contains("because the cache is not asked"), "{narration}");
+    // The same layer came out, so what follows is there.
+    assert!(cached("COPY --from=tools"), "{narration}");
+}

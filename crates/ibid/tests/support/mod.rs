@@ -1,0 +1,86 @@
+//! Projects for tests that run the whole program.
+//!
+//! All tests share one store, which stays in cargo's temporary folder, so that only the first run on a machine
+//! makes the base.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use ibid_testing::{Need, Place, need};
+
+/// What every image here needs of the host.
+pub fn can_build() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    need(if is_root {
+        &[Need::Overlay, Need::Mirror]
+    } else {
+        &[Need::Userns, Need::Subids, Need::Overlay, Need::Mirror]
+    })
+}
+
+/// A project in a folder of its own, with the shared store.
+pub struct Project {
+    pub place: Place,
+    pub data: PathBuf,
+}
+
+impl Project {
+    /// `@UNIQUE@` in the Dockerfile becomes what no other test has.
+    pub fn new(dockerfile: &str) -> Self {
+        let project = Self { place: Place::new(), data: shared_data() };
+        // What earlier runs of the tests left in the shared store must not be found.
+        let unique = project.place.path().display().to_string();
+        project.file("Dockerfile", &dockerfile.replace("@UNIQUE@", &unique));
+        project.file("ibid.toml", &format!("name = \"test\"\n{BASE}"));
+        project
+    }
+
+    pub fn file(&self, name: &str, content: &str) {
+        self.place.file(&format!("project/{name}"), content);
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.place.path().join("project")
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.place.command(env!("CARGO_BIN_EXE_ibid"));
+        command.current_dir(self.path()).args(args).env("XDG_DATA_HOME", &self.data).stdin(Stdio::null());
+        if let Some(bundle) = std::env::var_os("SSL_CERT_FILE") {
+            command.env("SSL_CERT_FILE", bundle);
+        }
+        command
+    }
+
+    pub fn ibid(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("ibid starts")
+    }
+
+    #[track_caller]
+    pub fn check(&self, args: &[&str], code: i32) -> String {
+        let output = self.ibid(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}\n{}", text(&output.stderr));
+        text(&output.stdout)
+    }
+}
+
+pub const BASE: &str = "[base.\"debian:bookworm-slim\"]\nsuite = \"bookworm\"\n";
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A store in which the base has been made, by the first who asks.
+fn shared_data() -> PathBuf {
+    static DATA: OnceLock<PathBuf> = OnceLock::new();
+    DATA.get_or_init(|| {
+        let user = rustix::process::geteuid().as_raw();
+        let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("share-{user}"));
+        fs::create_dir_all(&data).expect("a folder");
+        data
+    })
+    .clone()
+}
