@@ -22,6 +22,7 @@ use ibid_core::plan::{Action, Base, Copy, CopyFrom, Lines, Plan, Stage, Step};
 use ibid_core::time::rfc3339;
 use ibid_sandbox::trust::HostTrust;
 use ibid_store::{CommitRules, MergedView, Store};
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancellation;
@@ -33,6 +34,9 @@ use crate::{copy, key, run_step};
 /// Stages that are worked on at once at least, since many wait for networks and disks; more where there are more
 /// processors.
 const STAGES_AT_ONCE_MIN: usize = 4;
+
+/// The umask of a trial: few people's.
+const TRIAL_UMASK: u32 = 0o077;
 
 /// An image that a stage starts from or copies from.
 #[derive(Debug, Clone)]
@@ -61,6 +65,17 @@ pub struct Request<'a> {
     pub explanations: &'a Explanations,
     /// What processes get from the host.
     pub trust: &'a HostTrust,
+    /// Keep times, logs, caches and whatever else differs each time: the rules of [`ibid_core::scrub`] are off.
+    pub keep_nondeterminism: bool,
+    /// A build that is only compared with another: its steps see another time zone and temporary folder,
+    /// ibid has another umask, and what comes out is not found by later builds.
+    pub is_trial: bool,
+}
+
+impl Request<'_> {
+    fn rules(&self) -> key::Rules {
+        key::Rules { epoch: self.epoch, keep_nondeterminism: self.keep_nondeterminism }
+    }
 }
 
 /// Which steps run again though the cache has them.
@@ -122,6 +137,21 @@ pub struct Built {
     pub steps: usize,
     /// Those of them that were found in the cache.
     pub steps_cached: usize,
+    /// What each of them made; none for one that changed nothing.
+    pub made: Vec<MadeLayer>,
+}
+
+/// What a step made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeLayer {
+    /// Number of the step, counted from 1 over all stages.
+    pub number: usize,
+    /// The instruction.
+    pub text: String,
+    /// Where it stands.
+    pub lines: Lines,
+    /// The layer; none when the step changed nothing.
+    pub layer: Option<DiffId>,
 }
 
 /// Why a build failed.
@@ -218,10 +248,17 @@ pub fn build(store: &Store, request: &Request, on_event: &(dyn Fn(Event) + Sync)
         built: plan.stages.iter().map(|_| OnceLock::new()).collect(),
         steps_cached: AtomicUsize::new(0),
         cancellation: Cancellation::default(),
+        made: Mutex::default(),
         failure: Mutex::default(),
     };
-    performance.stages();
-    let Performance { mut built, steps_cached, failure, .. } = performance;
+    if request.is_trial {
+        let umask = rustix::process::umask(Mode::from_bits_truncate(TRIAL_UMASK));
+        performance.stages();
+        rustix::process::umask(umask);
+    } else {
+        performance.stages();
+    }
+    let Performance { mut built, steps_cached, made, failure, .. } = performance;
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
@@ -238,9 +275,13 @@ pub fn build(store: &Store, request: &Request, on_event: &(dyn Fn(Event) + Sync)
         history: state.history,
     };
     let image = store.put_image(&config)?;
-    let environment = key::environment(&state.environment_layers, &stage.config, request.epoch);
-    store.put_cache(&environment, &serde_json::to_vec(&CachedImage { image }).expect("plain data"))?;
-    Ok(Built { image, config, steps: total, steps_cached: steps_cached.into_inner() })
+    let environment = key::environment(&state.environment_layers, &stage.config, request.rules());
+    if !request.is_trial {
+        store.put_cache(&environment, &serde_json::to_vec(&CachedImage { image }).expect("plain data"))?;
+    }
+    let mut made = made.into_inner().unwrap_or_else(PoisonError::into_inner);
+    made.sort_by_key(|made: &MadeLayer| made.number);
+    Ok(Built { image, config, steps: total, steps_cached: steps_cached.into_inner(), made })
 }
 
 /// Why a stage ended before its end.
@@ -269,6 +310,7 @@ struct Performance<'a> {
     built: Vec<OnceLock<Option<StageState>>>,
     steps_cached: AtomicUsize,
     cancellation: Cancellation,
+    made: Mutex<Vec<MadeLayer>>,
     /// The first failure.
     failure: Mutex<Option<Error>>,
 }
@@ -346,6 +388,8 @@ impl Performance<'_> {
                 text: &step.text,
             };
             let layer = self.step(step, &state, stage, &label, name)?;
+            let made = MadeLayer { number, text: step.text.clone(), lines: step.lines, layer };
+            self.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
             number += 1;
             state.layers.extend(layer);
             state.history.push(history(step, request, &stage.author, layer.is_none()));
@@ -395,9 +439,11 @@ impl Performance<'_> {
         let start = Instant::now();
         let on_line = |line: &str| (self.on_event)(Event::Output(name, start.elapsed().as_secs_f64(), line));
         let layer = self.perform(step, state, selection, source, &on_line).map_err(at)?;
-        let value = serde_json::to_vec(&CachedStep { layer }).expect("plain data");
-        store.put_cache(&digest, &value)?;
-        request.explanations.keep(name.number, traced);
+        if !request.is_trial {
+            let value = serde_json::to_vec(&CachedStep { layer }).expect("plain data");
+            store.put_cache(&digest, &value)?;
+            request.explanations.keep(name.number, traced);
+        }
         (self.on_event)(Event::Finished(name, start.elapsed().as_secs_f64()));
         Ok(layer)
     }
@@ -414,7 +460,7 @@ impl Performance<'_> {
         let (store, request) = (self.store, self.request);
         let rules = CommitRules {
             epoch: request.epoch,
-            keep_nondeterminism: false,
+            keep_nondeterminism: request.keep_nondeterminism,
             lowers: store.lowers(&state.layers),
         };
         match &step.action {
@@ -547,7 +593,7 @@ pub fn built_environment(store: &Store, request: &Request) -> Result<Option<Dige
         built.insert(index, state);
     }
     let stage = &plan.stages[plan.target];
-    let key = key::environment(&built[&plan.target].layers, &stage.config, request.epoch);
+    let key = key::environment(&built[&plan.target].layers, &stage.config, request.rules());
     let Some(value) = store.cache(&key)? else { return Ok(None) };
     let Ok(cached) = serde_json::from_slice::<CachedImage>(&value) else { return Ok(None) };
     match store.image(&cached.image) {
@@ -647,11 +693,11 @@ fn step_key(
     request: &Request,
     source: Option<&[DiffId]>,
 ) -> Result<Option<(Key, Option<Selection>)>, StepError> {
-    let epoch = request.epoch;
+    let rules = request.rules();
     Ok(match &step.action {
         Action::Config => None,
-        Action::Run(run) => Some((key::run(run, &state.layers, epoch), None)),
-        Action::Workdir { path, user } => Some((key::workdir(path, user, &state.layers, epoch), None)),
+        Action::Run(run) => Some((key::run(run, &state.layers, rules), None)),
+        Action::Workdir { path, user } => Some((key::workdir(path, user, &state.layers, rules), None)),
         Action::Copy(copy) => {
             let (content, selection) = match &copy.from {
                 CopyFrom::Context => {
@@ -664,7 +710,7 @@ fn step_key(
                 }
                 CopyFrom::Image(name) => (key::stacked(&request.bases[name].config.rootfs.diff_ids), None),
             };
-            Some((key::copy(copy, &content, &state.layers, epoch), selection))
+            Some((key::copy(copy, &content, &state.layers, rules), selection))
         }
     })
 }

@@ -8,6 +8,13 @@ use ibid_core::plan::{Copy, Run};
 /// Raised when a step's meaning or the rules for its layer change, so that old results are not used.
 const RULES_VERSION: &str = "1";
 
+/// By which rules layers are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) epoch: i64,
+    pub(crate) keep_nondeterminism: bool,
+}
+
 /// A key, and the named inputs that it is the digest of.
 pub(crate) struct Key {
     pub(crate) digest: Digest,
@@ -21,11 +28,11 @@ struct KeyHasher {
 }
 
 impl KeyHasher {
-    fn new(kind: &str, epoch: i64) -> Self {
+    fn new(kind: &str, rules: Rules) -> Self {
         let mut key = Self { hasher: Hasher::default(), inputs: Vec::new() };
         key.field("kind", kind);
-        key.field("rules", RULES_VERSION);
-        key.field("epoch", &epoch.to_string());
+        key.field("rules", if rules.keep_nondeterminism { "none" } else { RULES_VERSION });
+        key.field("epoch", &rules.epoch.to_string());
         key
     }
 
@@ -49,8 +56,8 @@ impl KeyHasher {
 }
 
 /// A `RUN` over `layers`.
-pub(crate) fn run(run: &Run, layers: &[DiffId], epoch: i64) -> Key {
-    let mut key = KeyHasher::new("run", epoch);
+pub(crate) fn run(run: &Run, layers: &[DiffId], rules: Rules) -> Key {
+    let mut key = KeyHasher::new("run", rules);
     key.layers(layers);
     for argument in &run.argv {
         key.field("argument", argument);
@@ -69,8 +76,8 @@ pub(crate) fn run(run: &Run, layers: &[DiffId], epoch: i64) -> Key {
 }
 
 /// A `COPY` or `ADD` over `layers`, of sources with the given content.
-pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], epoch: i64) -> Key {
-    let mut key = KeyHasher::new("copy", epoch);
+pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], rules: Rules) -> Key {
+    let mut key = KeyHasher::new("copy", rules);
     key.layers(layers);
     key.field("content", &content.to_string());
     for source in &copy.sources {
@@ -89,14 +96,14 @@ pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], epoch: i64)
 
 /// Content that is a whole stage or image.
 pub(crate) fn stacked(layers: &[DiffId]) -> Digest {
-    let mut key = KeyHasher::new("stack", 0);
+    let mut key = KeyHasher::new("stack", Rules { epoch: 0, keep_nondeterminism: false });
     key.layers(layers);
     key.finish().digest
 }
 
 /// A `WORKDIR` over `layers`.
-pub(crate) fn workdir(path: &str, user: &str, layers: &[DiffId], epoch: i64) -> Key {
-    let mut key = KeyHasher::new("workdir", epoch);
+pub(crate) fn workdir(path: &str, user: &str, layers: &[DiffId], rules: Rules) -> Key {
+    let mut key = KeyHasher::new("workdir", rules);
     key.layers(layers);
     key.field("path", path);
     key.field("user", user);
@@ -104,8 +111,8 @@ pub(crate) fn workdir(path: &str, user: &str, layers: &[DiffId], epoch: i64) -> 
 }
 
 /// The environment that mounted code runs in: the layers below the code, and the configuration.
-pub(crate) fn environment(layers: &[DiffId], config: &ContainerConfig, epoch: i64) -> Digest {
-    let mut key = KeyHasher::new("environment", epoch);
+pub(crate) fn environment(layers: &[DiffId], config: &ContainerConfig, rules: Rules) -> Digest {
+    let mut key = KeyHasher::new("environment", rules);
     key.layers(layers);
     key.field("config", &serde_json::to_string(config).expect("a configuration holds only text keys"));
     key.finish().digest

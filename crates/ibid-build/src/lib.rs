@@ -9,8 +9,10 @@ mod explain;
 mod key;
 pub mod record;
 mod run_step;
+pub mod verify;
 
 pub use build::{
-    BaseImage, Built, Error, Event, NoCache, Request, StepError, StepName, build, built_environment,
+    BaseImage, Built, Error, Event, MadeLayer, NoCache, Request, StepError, StepName, build,
+    built_environment,
 };
 pub use explain::Explanations;

@@ -23,6 +23,10 @@ const USER_FILE_BYTES_MAX: u64 = 16 << 20;
 /// What a step is told its machine is called: the same everywhere, since steps write it down.
 const HOSTNAME: &str = "ibid";
 
+/// What the steps of a trial see otherwise: a time zone far away, as it needs no database, and a temporary folder
+/// that every system has.
+const TRIAL: [(&str, &str); 2] = [("TZ", "IBID-13:30"), ("TMPDIR", "/var/tmp")];
+
 /// Runs the command; every line it writes goes to `on_line` as it comes.
 pub(crate) fn run(
     store: &Store,
@@ -43,6 +47,9 @@ pub(crate) fn run(
         ("PYTHONHASHSEED".to_owned(), "0".to_owned()),
         ("UV_NO_INSTALLER_METADATA".to_owned(), "1".to_owned()),
     ];
+    if request.is_trial {
+        defaults.extend(TRIAL.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
     defaults.extend(request.trust.env.iter().cloned());
     for (name, value) in defaults {
         if !is_set(&env, &name) {

@@ -75,6 +75,15 @@ pub struct Build {
     #[arg(long)]
     pub explain: bool,
 
+    /// Build twice from nothing and compare; what differs is listed with what would cure it, and the exit
+    /// code is 1
+    #[arg(long, conflicts_with = "no_cache_filter")]
+    pub verify: bool,
+
+    /// Keep times, logs and caches in the image, which then differs each time
+    #[arg(long)]
+    pub keep_nondeterminism: bool,
+
     /// Look up the newest packages for the bases and write them to ibid.lock
     #[arg(long)]
     pub update: bool,

@@ -9,9 +9,6 @@ use indicatif::ProgressBar;
 
 use crate::ui::{self, Ui};
 
-/// Longest step text that is shown, characters.
-const TEXT_CHARACTERS_MAX: usize = 90;
-
 pub struct BuildProgress<'a> {
     ui: &'a Ui,
     /// Whether steps of several stages may run beside each other, so that each line says whose it is.
@@ -62,7 +59,7 @@ impl<'a> BuildProgress<'a> {
     fn title(&self, step: &StepName) -> String {
         let stage = step.stage.map(|stage| format!("{stage} ")).unwrap_or_default();
         let number = self.ui.paint(ui::BOLD, &format!("[{stage}{}/{}]", step.number, step.total));
-        format!("{number} {}", shortened(step.text))
+        format!("{number} {}", ui::one_line(step.text))
     }
 
     fn bars(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, ProgressBar>> {
@@ -75,15 +72,6 @@ impl Drop for BuildProgress<'_> {
         for bar in std::mem::take(&mut *self.bars()).into_values() {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// One line, cut where it gets long.
-fn shortened(text: &str) -> String {
-    let line = text.replace('\n', " ⏎ ");
-    match line.char_indices().nth(TEXT_CHARACTERS_MAX) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
     }
 }
 
@@ -116,8 +104,8 @@ mod tests {
 
     #[test]
     fn lines_are_cut_and_cleaned() {
-        assert_eq!(shortened("RUN a\nb"), "RUN a ⏎ b");
-        assert_eq!(shortened(&"x".repeat(100)), format!("{}…", "x".repeat(90)));
+        assert_eq!(ui::one_line("RUN a\nb"), "RUN a ⏎ b");
+        assert_eq!(ui::one_line(&"x".repeat(100)), format!("{}…", "x".repeat(90)));
         assert_eq!(printable("a\u{1b}[31mred\u{1b}[0m\u{1b}[2K\u{7}b\tc"), "a\u{1b}[31mred\u{1b}[0mb\tc");
     }
 }

@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ibid_build::context::{self, Context, IgnoreFile};
 use ibid_build::record::BuildRecord;
-use ibid_build::{BaseImage, Explanations, NoCache, Request, StepError, built_environment};
+use ibid_build::verify::{self, Difference};
+use ibid_build::{BaseImage, Built, Explanations, MadeLayer, NoCache, Request, StepError, built_environment};
 use ibid_core::digest::Digest;
 use ibid_core::dockerfile::{self, Dockerfile, ErrorKind, PlanOptions};
 use ibid_core::dockerignore::Ignore;
@@ -119,6 +120,8 @@ pub struct Options {
     pub target: Option<String>,
     pub no_cache: NoCache,
     pub explain: bool,
+    pub verify: bool,
+    pub keep_nondeterminism: bool,
     pub update: bool,
     pub tags: Vec<Reference>,
 }
@@ -129,6 +132,8 @@ pub struct NamedImage {
     pub names: Vec<String>,
     pub steps: usize,
     pub steps_cached: usize,
+    /// What a second build made otherwise, by step; none when there was no second one.
+    pub differences: Option<Vec<(MadeLayer, Vec<Difference>)>>,
 }
 
 /// A project with its Dockerfile read, ready to be planned and built.
@@ -262,7 +267,9 @@ impl<'a> Preparation<'a> {
         check_stages(&options.no_cache, &planned.plan)?;
         let trace = self.trace_key(options);
         let explanations = Explanations::new(self.store.cache(&trace)?.as_deref());
-        let request = self.request(planned, options.no_cache.clone(), &explanations);
+        let no_cache = if options.verify { NoCache::Always } else { options.no_cache.clone() };
+        let mut request = self.request(planned, no_cache, &explanations);
+        request.keep_nondeterminism = options.keep_nondeterminism;
         let progress = BuildProgress::new(ui, planned.plan.stages.len() > 1, options.explain);
         // Git is asked while the build runs: about a tenth of the time of copying as many files.
         let (code, built) = std::thread::scope(|scope| {
@@ -270,6 +277,10 @@ impl<'a> Preparation<'a> {
             let built = ibid_build::build(&self.store, &request, &|event| progress.show(event));
             (code.join().expect("asking git does not panic"), built)
         });
+        let differences = match &built {
+            Ok(first) if options.verify => Some(self.verify(ui, &request, &progress, first)),
+            _ => None,
+        };
         // Dropped before anything else is said: it may show a moving line.
         drop(progress);
         let files = built.is_ok().then(|| context_files(&request));
@@ -296,7 +307,31 @@ impl<'a> Preparation<'a> {
             names: names.iter().map(Reference::to_string).collect(),
             steps: built.steps,
             steps_cached: built.steps_cached,
+            differences: differences.transpose()?,
         })
+    }
+
+    /// Builds a second time from nothing, in another time zone and temporary folder and with another umask, and
+    /// compares what each step made.
+    fn verify(
+        &self,
+        ui: &Ui,
+        request: &Request,
+        progress: &BuildProgress,
+        first: &Built,
+    ) -> Result<Vec<(MadeLayer, Vec<Difference>)>, Failure> {
+        ui.say("the same again, from nothing, to compare");
+        let trial = Request { is_trial: true, no_cache: NoCache::Always, ..*request };
+        let second = ibid_build::build(&self.store, &trial, &|event| progress.show(event));
+        let second = second.map_err(|error| self.build_failure(error))?;
+        let mut found = Vec::new();
+        for (one, other) in first.made.iter().zip(&second.made) {
+            let differences = verify::differences(&self.store, one.layer, other.layer)?;
+            if !differences.is_empty() {
+                found.push((one.clone(), differences));
+            }
+        }
+        Ok(found)
     }
 
     /// Where the trace of the last build of the same thing is kept.
@@ -394,6 +429,8 @@ impl<'a> Preparation<'a> {
             no_cache,
             explanations,
             trust: &self.trust,
+            keep_nondeterminism: false,
+            is_trial: false,
         }
     }
 

@@ -168,6 +168,16 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// An instruction on one line, cut where it gets long.
+pub fn one_line(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 90;
+    let line = text.replace('\n', " ⏎ ");
+    match line.char_indices().nth(CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
 /// A digest short enough for a line: `sha256:` and 12 digits.
 pub fn short_digest(digest: &ibid_core::digest::Digest) -> String {
     format!("sha256:{}", &digest.hex()[..12])

@@ -106,3 +106,49 @@ fn only_the_stages_asked_for_run_again() {
     // The same layer came out, so what follows is there.
     assert!(cached("COPY --from=tools"), "{narration}");
 }
+
+#[test]
+fn two_builds_are_compared() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new(
+        "FROM debian:bookworm-slim\nRUN echo @UNIQUE@ > /same; dpkg --print-architecture; touch /var/log/dpkg.log\nCOPY a /a\n",
+    );
+    project.file("a", "text");
+    let output = project.ibid(&["build", "--verify"]);
+    let narration = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{narration}");
+    assert!(narration.contains("identical: two builds made the same bytes"), "{narration}");
+    let digest = text(&output.stdout);
+    // The second build is kept nowhere, and the first is what the cache has.
+    assert_eq!(project.check(&["build"], 0), digest);
+
+    project.file(
+        "Dockerfile",
+        "FROM debian:bookworm-slim\nRUN cat /proc/sys/kernel/random/uuid > /id\nRUN date > /when; echo $TZ > /zone\n",
+    );
+    let output = project.ibid(&["build", "--verify"]);
+    let narration = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{narration}");
+    for part in
+        ["different: two builds differ in 3 places", "/id", "content: line 1", "/zone", "SOURCE_DATE_EPOCH"]
+    {
+        assert!(narration.contains(part), "{part} in {narration}");
+    }
+}
+
+#[test]
+fn what_differs_each_time_is_kept_when_asked_for() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new(
+        "FROM debian:bookworm-slim\nRUN echo @UNIQUE@ > /var/log/dpkg.log\nENTRYPOINT [\"stat\", \"-c\", \"%s\", \"/var/log/dpkg.log\"]\n",
+    );
+    let unique = project.place.path().display().to_string();
+    project.check(&["build"], 0);
+    assert_ne!(project.ibid(&["run", "--pegged"]).status.code(), Some(0), "the rules drop the log");
+    project.check(&["build", "--keep-nondeterminism"], 0);
+    assert_eq!(project.check(&["run", "--pegged"], 0), format!("{}\n", unique.len() + 1));
+}

@@ -27,7 +27,7 @@ fn scripts_build_and_run_for_the_person_who_asks() {
 
     // As a person: what sudo tells a script about who called it.
     give_to(&project, PERSON);
-    let build = engine.script(&project, "docker_build.sh", &["--network", "host"], Some(PERSON));
+    let build = engine.build(&project);
     assert!(build.status.success(), "{}", text(&build));
 
     let run = engine.script(
@@ -167,13 +167,25 @@ impl Engine {
         command
     }
 
+    /// The build, which fetches packages: apt now and then waits for ever for an answer that a mirror swallowed.
+    fn build(&self, project: &Path) -> Output {
+        const ATTEMPTS: usize = 3;
+        const TIMED_OUT: i32 = 124;
+        for _ in 1..ATTEMPTS {
+            let mut command = self.command("timeout");
+            command.args(["--kill-after", "10", "240"]).arg(project.join("docker_build.sh"));
+            let output = as_person(command, &["--network", "host"], Some(PERSON));
+            if output.status.code() != Some(TIMED_OUT) {
+                return output;
+            }
+            eprintln!("the build hung and is started again: {}", text(&output));
+        }
+        self.script(project, "docker_build.sh", &["--network", "host"], Some(PERSON))
+    }
+
     /// Runs a script of the project from elsewhere, as root, or as root by sudo for `person`.
     fn script(&self, project: &Path, name: &str, arguments: &[&str], person: Option<(u32, u32)>) -> Output {
-        let mut command = self.command(project.join(name));
-        if let Some((uid, gid)) = person {
-            command.env("SUDO_UID", uid.to_string()).env("SUDO_GID", gid.to_string());
-        }
-        command.args(arguments).current_dir("/").output().expect("the script starts")
+        as_person(self.command(project.join(name)), arguments, person)
     }
 
     /// Runs a script of the project on a terminal, with `typed` on its keyboard.
@@ -193,6 +205,13 @@ impl Engine {
         child.stdin.take().expect("a pipe").write_all(typed.as_bytes()).expect("script reads");
         child.wait_with_output().expect("script ends")
     }
+}
+
+fn as_person(mut command: Command, arguments: &[&str], person: Option<(u32, u32)>) -> Output {
+    if let Some((uid, gid)) = person {
+        command.env("SUDO_UID", uid.to_string()).env("SUDO_GID", gid.to_string());
+    }
+    command.args(arguments).current_dir("/").output().expect("the script starts")
 }
 
 impl Drop for Engine {

@@ -1,6 +1,7 @@
 //! `ibid build`: the project's image; its digest on stdout.
 
-use ibid_build::NoCache;
+use ibid_build::verify::Difference;
+use ibid_build::{MadeLayer, NoCache};
 
 use crate::args::{Build, Cli};
 use crate::image_build::{self, Options, Preparation};
@@ -43,6 +44,8 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
         target: build.target.clone(),
         no_cache,
         explain: build.explain,
+        verify: build.verify,
+        keep_nondeterminism: build.keep_nondeterminism,
         update: build.update,
         tags,
     };
@@ -60,5 +63,32 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
         ui::short_digest(&built.image),
         built.names.join(", ")
     ));
-    Ok(0)
+    Ok(verdict(ui, built.differences.as_deref()))
+}
+
+/// Says what two builds made otherwise.
+fn verdict(ui: &Ui, differences: Option<&[(MadeLayer, Vec<Difference>)]>) -> u8 {
+    const SHOWN_MAX: usize = 50;
+    let Some(differences) = differences else { return 0 };
+    if differences.is_empty() {
+        ui.say(&format!("{}: two builds made the same bytes", ui.paint(ui::GREEN, "identical")));
+        return 0;
+    }
+    let count: usize = differences.iter().map(|(_, paths)| paths.len()).sum();
+    ui.write(&format!("{}: two builds differ in {count} places", ui.paint(ui::RED, "different")));
+    for (made, paths) in differences {
+        ui.write(&format!("{} line {}", ui.paint(ui::BOLD, &ui::one_line(&made.text)), made.lines.first));
+        let mut advice = "";
+        for difference in paths.iter().take(SHOWN_MAX) {
+            ui.write(&format!("  {}  {}", difference.path, ui.paint(ui::DIM, &difference.kind.to_string())));
+            if difference.advice != advice {
+                advice = difference.advice;
+                ui.write(&format!("    {advice}"));
+            }
+        }
+        if paths.len() > SHOWN_MAX {
+            ui.write(&format!("  and {} more", paths.len() - SHOWN_MAX));
+        }
+    }
+    1
 }
