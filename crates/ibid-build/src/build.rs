@@ -368,6 +368,7 @@ impl Performance<'_> {
             _ => None,
         };
         let mut state = StageState::of_base(stage, request, base);
+        state.layers.iter().for_each(|layer| self.store.use_layer(layer));
         let code_start = trailing_code_start(stage, code_mount(stage, request.code_mount).as_deref());
         let mut number = self.first_numbers[index];
         for (position, step) in stage.steps.iter().enumerate() {
@@ -423,6 +424,7 @@ impl Performance<'_> {
         if !skips_cache && let Some(cached) = cached_step(store, &digest)? {
             self.steps_cached.fetch_add(1, Ordering::Relaxed);
             (self.on_event)(Event::Cached(name));
+            cached.layer.iter().for_each(|layer| store.use_layer(layer));
             if !request.explanations.knows(label, &step.text, &key.inputs) {
                 let traced = traced(step, stage, label, request, key, selection.as_ref()).map_err(at)?;
                 request.explanations.keep(name.number, traced);
@@ -588,6 +590,7 @@ pub fn built_environment(store: &Store, request: &Request) -> Result<Option<Dige
             };
             let Some((key, _)) = step_key(step, &state, request, source).map_err(at)? else { continue };
             let Some(cached) = cached_step(store, &key.digest)? else { return Ok(None) };
+            cached.layer.iter().for_each(|layer| store.use_layer(layer));
             state.layers.extend(cached.layer);
         }
         built.insert(index, state);

@@ -55,6 +55,10 @@ pub fn run(store: &Store, spec: &RunSpec, host: &HostUser, trust: &HostTrust) ->
         &read_text(&view, "/etc/group")?,
     )?;
     let scratch = store.scratch()?;
+    // A run may go on for days: others may delete what it does not use.
+    scratch.lease(&image.rootfs.diff_ids)?;
+    image.rootfs.diff_ids.iter().for_each(|layer| store.use_layer(layer));
+    store.unlock();
     if identity.make_home {
         make_home(&scratch, &identity)?;
     }

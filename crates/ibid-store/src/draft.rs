@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ibid_core::digest::{DiffId, Hasher};
 use rustix::fs::Mode;
 
+use crate::gc;
 use crate::layers::open_tree;
 use crate::pack::pack;
 use crate::scan::scan;
@@ -111,9 +112,17 @@ impl Scratch {
         &self.work
     }
 
-    /// The folder itself, in which the run may keep other temporary files. It must not use the names `upper` and `work`.
+    /// The folder itself, in which the run may keep other temporary files. It must not use the names `upper`, `work`
+    /// and `layers`.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Writes down which layers its owner uses, so that they stay while it exists, whoever else deletes.
+    pub fn lease(&self, layers: &[DiffId]) -> Result<()> {
+        let path = self.folder.path().join(gc::LEASE);
+        let text: String = layers.iter().map(|layer| format!("{layer}\n")).collect();
+        std::fs::write(&path, text).map_err(Error::io("write", &path))
     }
 
     /// Removes it now, and says when that fails.

@@ -24,6 +24,7 @@
 //!   cache values are ever replaced.
 //! - Blobs and layers never change. The same name always means the same bytes.
 //! - A thing in `tmp/` is flocked by its maker as long as the maker lives, so whoever gets the lock may remove it.
+//! - What is deleted moves to `tmp/` first, by one who holds `lock` exclusively; see `gc`.
 //! - Trees carry owners as the container sees them: this crate is used inside the user namespace of the
 //!   sandbox (or as root) and may change owners, make whiteouts and set `security.capability`.
 
@@ -33,6 +34,7 @@ mod blobs;
 mod cache;
 mod draft;
 mod error;
+mod gc;
 mod header;
 mod import;
 mod layers;
@@ -55,6 +57,7 @@ mod unpack;
 
 pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
+pub use gc::{Collected, Item, ItemKind, Limit};
 pub use manifest::{Entry, Kind, Manifest};
 pub use merged::{Found, MergedView};
 pub use store::Store;

@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ibid_core::digest::DiffId;
 use rustix::fs::{FlockOperation, IFlags, Mode, OFlags, flock};
+use rustix::io::Errno;
 
 use crate::staging::{self, StagedFile};
 use crate::{Error, Result};
@@ -45,8 +46,9 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
-    /// Held shared as long as the store is used: who deletes takes it exclusively.
-    _lock: Option<File>,
+    /// Held shared as long as the store is used: who deletes takes it exclusively. None once [`Store::unlock`] gave it
+    /// back.
+    lock: Mutex<Option<File>>,
 }
 
 impl Store {
@@ -61,9 +63,43 @@ impl Store {
         let lock_path = root.join("lock");
         let lock = File::open(&lock_path).map_err(Error::io("open", &lock_path))?;
         flock(&lock, FlockOperation::LockShared).map_err(Error::io("lock", &lock_path))?;
-        let store = Self { inner: Arc::new(Inner { root: root.to_owned(), _lock: Some(lock) }) };
+        let store = Self { inner: Arc::new(Inner { root: root.to_owned(), lock: Mutex::new(Some(lock)) }) };
         staging::remove_dead(&store.tmp())?;
         Ok(store)
+    }
+
+    /// Lets others delete: from now on this process only uses what its scratch folders lease
+    /// ([`crate::Scratch::lease`]).
+    pub fn unlock(&self) {
+        *self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Waits until nobody else uses the store but through leases; `on_wait` is called when that takes time.
+    pub(crate) fn lock_exclusively(&self, on_wait: &dyn Fn()) -> Result<()> {
+        let path = self.root().join("lock");
+        let mut lock = self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match lock.take() {
+            Some(file) => file,
+            None => File::open(&path).map_err(Error::io("open", &path))?,
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                on_wait();
+                flock(&file, FlockOperation::LockExclusive).map_err(Error::io("lock", &path))?;
+            }
+            result => result.map_err(Error::io("lock", &path))?,
+        }
+        *lock = Some(file);
+        Ok(())
+    }
+
+    /// Lets others use the store again.
+    pub(crate) fn lock_shared(&self) -> Result<()> {
+        let lock = self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        match lock.as_ref() {
+            Some(file) => flock(file, FlockOperation::LockShared).map_err(Error::io("lock", self.root())),
+            None => Ok(()),
+        }
     }
 
     /// Where the store is.

@@ -42,6 +42,8 @@ pub enum Command {
     Images(Images),
     /// Write an image as a Docker archive
     Save(Save),
+    /// Remove layers, packages and cached values that no tag and no run needs
+    Gc(Gc),
     /// Say what this machine can do, and the command that mends what it cannot
     Doctor(Doctor),
 }
@@ -154,6 +156,46 @@ pub struct Save {
 }
 
 #[derive(Debug, Args)]
+pub struct Gc {
+    /// Remove the least recently used until the store takes no more than SIZE, such as 20GB; 0 removes all
+    /// that nothing needs [default: remove what was not used for a week]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub keep: Option<u64>,
+
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A number of bytes as people write it: `20GB` (powers of 1000), `20GiB` (powers of 1024), `500000`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, f64); 11] = [
+        ("kib", 1024.0),
+        ("mib", 1_048_576.0),
+        ("gib", 1_073_741_824.0),
+        ("tib", 1_099_511_627_776.0),
+        ("kb", 1e3),
+        ("mb", 1e6),
+        ("gb", 1e9),
+        ("tb", 1e12),
+        ("k", 1e3),
+        ("m", 1e6),
+        ("g", 1e9),
+    ];
+    let lower = text.trim().to_ascii_lowercase();
+    let found = UNITS.iter().find_map(|(unit, factor)| Some((lower.strip_suffix(unit)?, *factor)));
+    let (number, factor) = found.unwrap_or((lower.strip_suffix('b').unwrap_or(&lower), 1.0));
+    match number.trim().parse::<f64>() {
+        Ok(number) if number >= 0.0 && number.is_finite() => Ok((number * factor) as u64),
+        _ => Err("expected a size such as 20GB, 500MiB or 0".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct Doctor {
     /// Print JSON
     #[arg(long)]
@@ -165,6 +207,20 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(parse_size(text).ok(), expected, "{text}");
+        check("0", Some(0));
+        check("20GB", Some(20_000_000_000));
+        check("1.5 GiB", Some(1_610_612_736));
+        check("12k", Some(12_000));
+        check("7b", Some(7));
+        check("-1GB", None);
+        check("GB", None);
+        check("20 apples", None);
+        check("inf", None);
+    }
 
     #[test]
     fn the_definition_is_sound() {

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Build(build) => commands::build::main(&ui, &cli, build),
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
+        Command::Gc(gc) => commands::gc::main(&ui, gc),
         Command::Images(images) => commands::images::main(images),
         Command::Save(save) => commands::save::main(&ui, save),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),

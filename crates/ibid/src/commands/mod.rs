@@ -3,6 +3,7 @@
 pub mod build;
 pub mod dev;
 pub mod doctor;
+pub mod gc;
 pub mod images;
 pub mod run;
 pub mod save;

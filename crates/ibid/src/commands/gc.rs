@@ -1,0 +1,80 @@
+//! `ibid gc`: removes what nothing needs.
+
+use std::collections::BTreeMap;
+
+use ibid_core::time::rfc3339;
+use ibid_store::Limit;
+use serde_json::json;
+
+use crate::args::Gc;
+use crate::image_build::{self, now, open_store};
+use crate::report::Failure;
+use crate::ui::{self, Ui};
+
+const WEEK_SECONDS: i64 = 7 * 24 * 60 * 60;
+
+pub fn main(ui: &Ui, gc: &Gc) -> Result<u8, Failure> {
+    image_build::enter_user_namespace()?;
+    let store = open_store()?;
+    let limit = match gc.keep {
+        Some(bytes) => Limit::Bytes(bytes),
+        None => Limit::UnusedSince(now() - WEEK_SECONDS),
+    };
+    let collected =
+        store.collect(limit, gc.dry_run, &|| ui.say("waiting for another ibid that uses the store"))?;
+    let freed: u64 = collected.removed.iter().map(|item| item.bytes).sum();
+    if gc.json {
+        let removed: Vec<_> = collected
+            .removed
+            .iter()
+            .map(|item| {
+                json!({
+                    "kind": item.kind.name(),
+                    "name": item.name,
+                    "bytes": item.bytes,
+                    "last_used": rfc3339(item.last_used),
+                })
+            })
+            .collect();
+        let report = json!({
+            "schema": 1,
+            "removed": removed,
+            "dry_run": gc.dry_run,
+            "bytes_freed": freed,
+            "bytes_left": collected.bytes_left,
+            "bytes_needed": collected.bytes_needed,
+        });
+        ui::print(&serde_json::to_string_pretty(&report).expect("plain data"));
+        return Ok(0);
+    }
+    let mut by_kind: BTreeMap<_, (usize, u64)> = BTreeMap::new();
+    for item in &collected.removed {
+        let (count, bytes) = by_kind.entry(item.kind).or_default();
+        *count += 1;
+        *bytes += item.bytes;
+    }
+    for (kind, (count, bytes)) in by_kind {
+        let plural = match (count, kind.name()) {
+            (1, name) => name.to_owned(),
+            (_, "image without tag") => "images without tag".to_owned(),
+            (_, name) => format!("{name}s"),
+        };
+        ui::print(&format!("{count} {plural}, {}", ui::bytes(bytes)));
+    }
+    let verb = if gc.dry_run { "would free" } else { "freed" };
+    ui.say(&format!(
+        "{verb} {} · {} left, of which tags and runs need {}",
+        ui::bytes(freed),
+        ui::bytes(collected.bytes_left),
+        ui::bytes(collected.bytes_needed)
+    ));
+    if let Limit::Bytes(bytes) = limit
+        && collected.bytes_left > bytes
+    {
+        ui.warn(&format!(
+            "the store takes more than {}: the rest is needed by tags and runs",
+            ui::bytes(bytes)
+        ));
+    }
+    Ok(0)
+}
