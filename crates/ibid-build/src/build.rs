@@ -70,6 +70,8 @@ pub struct Request<'a> {
     /// A build that is only compared with another: its steps see another time zone and temporary folder,
     /// ibid has another umask, and what comes out is not found by later builds.
     pub is_trial: bool,
+    /// Opens a shell on this process's terminal in the state that a failed command left, after calling this.
+    pub shell_on_fail: Option<&'a (dyn Fn() + Sync)>,
 }
 
 impl Request<'_> {

@@ -101,8 +101,47 @@ pub(crate) fn run(
     });
     match status? {
         (ExitStatus::Code(0), _) => Ok(()),
-        (status, output) => Err(StepError::Command { status, output }),
+        (status, output) => {
+            if let Some(before) = request.shell_on_fail
+                && !cancellation.is_cancelled()
+                && !is_interruption(status)
+            {
+                // What other stages write would come between.
+                cancellation.cancel();
+                before();
+                shell(store, layers, draft, spec)?;
+            }
+            Err(StepError::Command { status, output })
+        }
     }
+}
+
+/// Whether the person, or the system, ended the command.
+fn is_interruption(status: ExitStatus) -> bool {
+    const SIGINT: i32 = 2;
+    const SIGTERM: i32 = 15;
+    matches!(status, ExitStatus::Signal(SIGINT | SIGTERM))
+}
+
+/// A shell on this process's terminal, where and as whom the command ran.
+fn shell(store: &Store, layers: &[DiffId], draft: &LayerDraft, spec: Spec) -> Result<(), StepError> {
+    // Left by a mount without syncs, it refuses a second one (kernel documentation, overlayfs.rst, "Volatile mount").
+    // Nothing was lost: the machine has not gone down since.
+    let mark = draft.work().join("work/incompat/volatile");
+    match std::fs::remove_dir_all(&mark) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(StepError::Read { path: mark.display().to_string(), source });
+        }
+        _ => {}
+    }
+    let view = MergedView::new([vec![draft.upper().to_owned()], store.lowers(layers)].concat());
+    let has_bash = matches!(view.find(Path::new("/bin/bash")), Ok(Some(ibid_store::Found::Other(_))));
+    let program = if has_bash { "/bin/bash" } else { "/bin/sh" };
+    let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned());
+    let mut spec = Spec { argv: vec![program.to_owned()], terminal: true, ..spec };
+    spec.env.push(("TERM".to_owned(), term));
+    ibid_sandbox::run(&spec, Stdio::default())?;
+    Ok(())
 }
 
 /// The layers under the draft's upper folder. The store syncs what it commits, so the overlay need not.

@@ -77,6 +77,10 @@ pub struct Build {
     #[arg(long)]
     pub explain: bool,
 
+    /// Open a shell in the state that a failed RUN left; leaving it ends the build
+    #[arg(long, conflicts_with = "verify")]
+    pub shell_on_fail: bool,
+
     /// Build twice from nothing and compare; what differs is listed with what would cure it, and the exit
     /// code is 1
     #[arg(long, conflicts_with = "no_cache_filter")]

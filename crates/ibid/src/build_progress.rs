@@ -56,6 +56,13 @@ impl<'a> BuildProgress<'a> {
         }
     }
 
+    /// Takes the moving lines away: something else is to be shown.
+    pub fn clear(&self) {
+        for bar in std::mem::take(&mut *self.bars()).into_values() {
+            bar.finish_and_clear();
+        }
+    }
+
     fn title(&self, step: &StepName) -> String {
         let stage = step.stage.map(|stage| format!("{stage} ")).unwrap_or_default();
         let number = self.ui.paint(ui::BOLD, &format!("[{stage}{}/{}]", step.number, step.total));
@@ -69,9 +76,7 @@ impl<'a> BuildProgress<'a> {
 
 impl Drop for BuildProgress<'_> {
     fn drop(&mut self) {
-        for bar in std::mem::take(&mut *self.bars()).into_values() {
-            bar.finish_and_clear();
-        }
+        self.clear();
     }
 }
 

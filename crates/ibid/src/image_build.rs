@@ -28,7 +28,7 @@ use crate::bases;
 use crate::build_progress::BuildProgress;
 use crate::project::Project;
 use crate::report::Failure;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 /// Becomes able to mount and to own files as a container's users, and says who the person is.
 pub fn enter_user_namespace() -> Result<HostUser, Failure> {
@@ -120,6 +120,7 @@ pub struct Options {
     pub target: Option<String>,
     pub no_cache: NoCache,
     pub explain: bool,
+    pub shell_on_fail: bool,
     pub verify: bool,
     pub keep_nondeterminism: bool,
     pub update: bool,
@@ -271,6 +272,16 @@ impl<'a> Preparation<'a> {
         let mut request = self.request(planned, no_cache, &explanations);
         request.keep_nondeterminism = options.keep_nondeterminism;
         let progress = BuildProgress::new(ui, planned.plan.stages.len() > 1, options.explain);
+        let before_shell = || {
+            progress.clear();
+            ui.write(&format!(
+                "{} failed; this shell is in the state it left, and leaving it ends the build",
+                ui.paint(ui::RED, "the command")
+            ));
+        };
+        if options.shell_on_fail {
+            request.shell_on_fail = Some(&before_shell);
+        }
         // Git is asked while the build runs: about a tenth of the time of copying as many files.
         let (code, built) = std::thread::scope(|scope| {
             let code = scope.spawn(|| CodeIdentity::of(&self.project.root).to_string());
@@ -281,8 +292,7 @@ impl<'a> Preparation<'a> {
             Ok(first) if options.verify => Some(self.verify(ui, &request, &progress, first)),
             _ => None,
         };
-        // Dropped before anything else is said: it may show a moving line.
-        drop(progress);
+        progress.clear();
         let files = built.is_ok().then(|| context_files(&request));
         if let Some(kept) = explanations.finish() {
             self.store.put_cache(&trace, &kept)?;
@@ -431,6 +441,7 @@ impl<'a> Preparation<'a> {
             trust: &self.trust,
             keep_nondeterminism: false,
             is_trial: false,
+            shell_on_fail: None,
         }
     }
 

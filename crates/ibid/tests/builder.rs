@@ -152,3 +152,31 @@ fn what_differs_each_time_is_kept_when_asked_for() {
     project.check(&["build", "--keep-nondeterminism"], 0);
     assert_eq!(project.check(&["run", "--pegged"], 0), format!("{}\n", unique.len() + 1));
 }
+
+#[test]
+fn a_failed_step_can_be_entered() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new(
+        "FROM debian:bookworm-slim\nENV NAME=value\nWORKDIR /code\nRUN echo half > made; exit 3\n",
+    );
+    let refused = project.ibid(&["build", "--shell-on-fail"]);
+    assert!(text(&refused.stderr).contains("needs a terminal"), "{}", text(&refused.stderr));
+    let command = project.command(&[]);
+    let ibid = env!("CARGO_BIN_EXE_ibid");
+    let inner = format!("{ibid} build --shell-on-fail");
+    let mut on_terminal = std::process::Command::new("script");
+    on_terminal.args(["--quiet", "--return", "--command", &inner, "/dev/null"]).current_dir(project.path());
+    on_terminal.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    on_terminal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = on_terminal.spawn().expect("script is installed");
+    let typed = b"echo \"found $(cat made) $NAME $PWD\"\nexit\n";
+    std::io::Write::write_all(child.stdin.as_mut().expect("a pipe"), typed).expect("script reads");
+    let output = child.wait_with_output().expect("script ends");
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    for part in ["found half value /code", "this shell is in the state it left", "exit code 3"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}

@@ -1,5 +1,7 @@
 //! `ibid build`: the project's image; its digest on stdout.
 
+use std::io::IsTerminal as _;
+
 use ibid_build::verify::Difference;
 use ibid_build::{MadeLayer, NoCache};
 
@@ -28,6 +30,10 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
     if let Some(file) = &build.file {
         project.dockerfile = crate::project::clean(&given(file)?);
     }
+    if build.shell_on_fail && !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
+        return Err(Failure::new("--shell-on-fail needs a terminal, and stdin or stdout is none")
+            .hint("call ibid from a shell, without a pipe or redirection"));
+    }
     let mut tags = Vec::new();
     for tag in &build.tags {
         tags.push(tag.parse().map_err(|error| Failure::of(&error))?);
@@ -44,6 +50,7 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
         target: build.target.clone(),
         no_cache,
         explain: build.explain,
+        shell_on_fail: build.shell_on_fail,
         verify: build.verify,
         keep_nondeterminism: build.keep_nondeterminism,
         update: build.update,
