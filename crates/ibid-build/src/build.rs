@@ -378,7 +378,7 @@ impl Performance<'_> {
                 state.environment_layers = state.layers.clone();
             }
             if !makes(step) {
-                state.history.push(history(step, request, &stage.author, true));
+                state.history.extend(history(step, request, true));
                 continue;
             }
             if self.cancellation.is_cancelled() {
@@ -395,7 +395,7 @@ impl Performance<'_> {
             self.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
             number += 1;
             state.layers.extend(layer);
-            state.history.push(history(step, request, &stage.author, layer.is_none()));
+            state.history.extend(history(step, request, layer.is_none()));
         }
         if code_start >= stage.steps.len() {
             state.environment_layers = state.layers.clone();
@@ -442,6 +442,9 @@ impl Performance<'_> {
         (self.on_event)(Event::Started(name, &reasons));
         let start = Instant::now();
         let on_line = |line: &str| (self.on_event)(Event::Output(name, start.elapsed().as_secs_f64(), line));
+        for path in selection.iter().flat_map(Selection::skipped) {
+            on_line(&format!("warning: {} is left out: it is a socket, pipe or device", path.display()));
+        }
         let layer = self.perform(step, state, selection, source, &on_line).map_err(at)?;
         if !request.is_trial {
             let value = serde_json::to_vec(&CachedStep { layer }).expect("plain data");
@@ -475,7 +478,7 @@ impl Performance<'_> {
                 Ok(draft.commit(&rules)?)
             }
             Action::Workdir { path, user } => {
-                let view = MergedView::new(store.lowers(&state.layers));
+                let view = MergedView::new(store.layer_trees(&state.layers));
                 let found = view
                     .find(Path::new(path))
                     .map_err(|source| StepError::Read { path: path.clone(), source })?;
@@ -485,8 +488,11 @@ impl Performance<'_> {
                     None => {}
                 }
                 let draft = store.draft_layer()?;
-                let owner = run_step::find_user(store, user, &state.layers)?;
-                copy::make_folder(store, &state.layers, &draft, path, (owner.uid, owner.gid))?;
+                let owner = match user.as_str() {
+                    "" => (0, 0),
+                    user => run_step::owner(store, user, &state.layers)?,
+                };
+                copy::make_folder(store, &state.layers, &draft, path, owner)?;
                 Ok(draft.commit(&rules)?)
             }
             Action::Copy(copy) => {
@@ -680,14 +686,14 @@ impl StageState {
     }
 }
 
-fn history(step: &Step, request: &Request, author: &Option<String>, empty_layer: bool) -> History {
-    History {
+fn history(step: &Step, request: &Request, empty_layer: bool) -> Option<History> {
+    Some(History {
         created: Some(rfc3339(request.epoch)),
-        author: author.clone(),
-        created_by: Some(step.created_by.clone()),
+        author: step.author.clone(),
+        created_by: Some(step.created_by.clone()?),
         comment: None,
         empty_layer,
-    }
+    })
 }
 
 /// The key of a step, with what it copies when that comes from the context; none for steps that touch

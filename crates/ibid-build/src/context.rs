@@ -45,6 +45,8 @@ pub struct Context {
     root_fd: OwnedFd,
     rules: IgnoreFile,
     cache_file: Option<PathBuf>,
+    /// Whether pipes and devices may be copied: those of an image may, those of the host may not.
+    is_image: bool,
     /// Read on first use.
     cache: Mutex<Option<StatCache>>,
     /// What folders held when they were first listed, by path.
@@ -133,9 +135,17 @@ impl Context {
             root_fd,
             rules,
             cache_file: cache_file.map(Path::to_owned),
+            is_image: false,
             cache: Mutex::new(None),
             listed: Mutex::new(HashMap::new()),
         })
+    }
+
+    /// Opens the tree of an image, whose pipes and devices may be copied too.
+    pub fn open_image(root: &Path) -> Result<Self, Error> {
+        let mut context = Self::open(root, IgnoreFile::default(), None)?;
+        context.is_image = true;
+        Ok(context)
     }
 
     /// The context's folder.

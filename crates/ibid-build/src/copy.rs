@@ -6,12 +6,13 @@
 //!   of an image leads out of it;
 //! - owners and modes are set explicitly; nothing depends on the umask or on who builds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +25,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use crate::archive;
-use crate::context::{self, Context, Entry, IgnoreFile, Kind, Selection};
+use crate::context::{self, Context, Entry, Kind, Selection};
 use crate::run_step::writable;
 
 /// Threads that write files. Creating them, not reading, takes the time.
@@ -63,9 +64,24 @@ pub enum Error {
         /// What was to be written.
         wanted: &'static str,
     },
-    /// Several sources, or a folder's content, for a destination that is a file.
+    /// Several sources for a destination that is no folder.
     #[error("the destination `{0}` must be a folder, since there are several sources; end it with `/`")]
     SeveralSources(String),
+    /// An archive would delete a file of the image.
+    #[error(
+        "the archive has a name that starts with `.wh.`, which would delete `/{}` in the image",
+        path.display()
+    )]
+    Whiteout {
+        /// Path in the image.
+        path: PathBuf,
+    },
+    /// Links of the image go round in a circle.
+    #[error("the destination `/{}` goes through too many symbolic links", path.display())]
+    Links {
+        /// Path in the image.
+        path: PathBuf,
+    },
     /// The context refused.
     #[error(transparent)]
     Context(#[from] context::Error),
@@ -81,6 +97,7 @@ pub enum Error {
 }
 
 /// Where files come from, and what they are to be in the image.
+#[derive(Clone, Copy)]
 struct Job<'a> {
     copy: &'a Copy,
     from: &'a Context,
@@ -88,9 +105,18 @@ struct Job<'a> {
     owner: Option<(u32, u32)>,
     /// Owner of folders that must be made on the way.
     made_owner: (u32, u32),
-    /// True for files of the build context: modes are normalised. False for files of another stage:
-    /// modes, owners and attributes are kept.
-    normalise: bool,
+    kind: JobKind,
+}
+
+/// What of its source a copy keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum JobKind {
+    /// Files of the build context: modes are normalised, and whether two files are one does not count.
+    Context,
+    /// Files of another stage: modes, owners, attributes and hard links are kept.
+    Image,
+    /// Files of an archive: as those of a stage, and a folder takes the place of whatever is no folder.
+    Archive,
 }
 
 /// Makes the folder of a `WORKDIR`, and the folders above it.
@@ -119,7 +145,7 @@ pub(crate) fn from_context(
     draft: &LayerDraft,
 ) -> Result<(), Error> {
     let owner = owner.unwrap_or((0, 0));
-    let job = Job { copy, from: context, owner: Some(owner), made_owner: owner, normalise: true };
+    let job = Job { copy, from: context, owner: Some(owner), made_owner: owner, kind: JobKind::Context };
     let view = mount_writable(store, layers, draft)?;
     let image = Image::open(view.path())?;
     write(&image, &job, selection, store)?;
@@ -139,9 +165,8 @@ pub(crate) fn from_layers(
     let view = mount_writable(store, layers, draft)?;
     let source_folder = draft.path().join("source");
     make_host_folder(&source_folder)?;
-    let mut lowers = store.lowers(source_layers);
-    // Without the skeleton: its mount points are no content. One layer needs no overlay.
-    lowers.pop();
+    let lowers = store.layer_trees(source_layers);
+    // One layer needs no overlay.
     let (source_view, root) = match &lowers[..] {
         [] => (None, source_folder.clone()),
         [layer] => (None, layer.clone()),
@@ -150,9 +175,9 @@ pub(crate) fn from_layers(
             (Some(rootfs::mount(&overlay, &source_folder)?), source_folder.clone())
         }
     };
-    let from = Context::open(&root, IgnoreFile::default(), None)?;
+    let from = Context::open_image(&root)?;
     let selection = from.select(&copy.sources)?;
-    let job = Job { copy, from: &from, owner, made_owner: owner.unwrap_or((0, 0)), normalise: false };
+    let job = Job { copy, from: &from, owner, made_owner: owner.unwrap_or((0, 0)), kind: JobKind::Image };
     let image = Image::open(view.path())?;
     write(&image, &job, &selection, store)?;
     drop((image, from));
@@ -165,7 +190,13 @@ pub(crate) fn from_layers(
 fn mount_writable(store: &Store, layers: &[DiffId], draft: &LayerDraft) -> Result<rootfs::Mounted, Error> {
     let at = draft.path().join("merged");
     make_host_folder(&at)?;
-    Ok(rootfs::mount(&writable(store, layers, draft), &at)?)
+    let mut lowers = store.layer_trees(layers);
+    if lowers.is_empty() {
+        let nothing = draft.path().join("nothing");
+        make_host_folder(&nothing)?;
+        lowers.push(nothing);
+    }
+    Ok(rootfs::mount(&writable(lowers, draft), &at)?)
 }
 
 fn make_host_folder(path: &Path) -> Result<(), Error> {
@@ -178,94 +209,171 @@ fn make_host_folder(path: &Path) -> Result<(), Error> {
 
 /// One file to be written, once its folder exists.
 struct FileTask<'a> {
+    place: Place,
+    entry: &'a Entry,
+}
+
+/// A name in an open folder of the image.
+struct Place {
     folder: Arc<OwnedFd>,
     name: Vec<u8>,
     /// Path in the image, for messages.
     path: PathBuf,
-    entry: &'a Entry,
+}
+
+/// Another name for a file that is written before.
+struct LinkTask {
+    place: Place,
+    /// Index of the file's task.
+    file: usize,
+}
+
+/// What remains to be done when folders, links and special files are made.
+#[derive(Default)]
+struct Tasks<'a> {
+    files: Vec<FileTask<'a>>,
+    links: Vec<LinkTask>,
+    /// The tasks of files that have several names, by what the names have in common.
+    shared: HashMap<(u64, u64), usize>,
+}
+
+impl Tasks<'_> {
+    /// Performs all of them.
+    fn finish(&mut self, job: &Job) -> Result<(), Error> {
+        write_files(job, &self.files)?;
+        for link in &self.links {
+            let (Place { folder, name, path }, file) = (&link.place, &self.files[link.file].place);
+            remove_other(folder, name, path, "a file")?;
+            rustix::fs::linkat(&*file.folder, &file.name[..], &**folder, &name[..], AtFlags::empty())
+                .map_err(in_image("make the hard link", path))?;
+        }
+        *self = Self::default();
+        Ok(())
+    }
 }
 
 fn write(image: &Image, job: &Job, selection: &Selection, store: &Store) -> Result<(), Error> {
     let copy = job.copy;
-    let dest = Path::new(copy.dest.trim_start_matches('/'));
-    let wants_folder = copy.dest.ends_with('/');
-    if selection.sources.len() + copy.inline.len() > 1 && !wants_folder {
+    let dest = image.follow(Path::new(&copy.dest))?;
+    let is_folder = copy.dest.ends_with('/') || image.is_folder(&dest)?;
+    let is_several = selection.sources.len() + copy.inline.len() > 1;
+    if is_several && !is_folder {
         return Err(Error::SeveralSources(copy.dest.clone()));
     }
-    let is_folder = wants_folder || image.is_folder(dest)?;
-    let mut tasks = Vec::new();
+    let mut tasks = Tasks::default();
+    // Files are written after all else. Where a later source comes to the same path, the earlier ones go first.
+    let mut planned: HashSet<PathBuf> = HashSet::new();
     for source in &selection.sources {
         if source.is_folder() {
-            image.folder(dest, job.made_owner)?;
-            for (relative, entry) in source.entries() {
-                let path = dest.join(Path::new(std::ffi::OsStr::from_bytes(relative)));
-                plan_entry(image, job, &path, entry, &mut tasks)?;
-            }
-            continue;
+            image.folder(&dest, job.made_owner)?;
         }
-        for (_, entry) in source.entries() {
+        // As in BuildKit, files stay one only within a source.
+        tasks.shared.clear();
+        for (relative, entry) in source.entries() {
             if copy.extract
+                && !source.is_folder()
                 && let Some(compression) = archive::detect(&job.from.path_of(entry))?
             {
+                tasks.finish(job)?;
                 let layer = archive::import(store, &job.from.path_of(entry), compression)?;
-                extract(image, job, &store.layer_tree(&layer), dest)?;
+                extract(image, job, &store.layer_tree(&layer), &dest)?;
                 continue;
             }
-            let path = if is_folder {
+            let path = if source.is_folder() {
+                dest.join(std::ffi::OsStr::from_bytes(relative))
+            } else if is_folder {
                 dest.join(std::ffi::OsStr::from_bytes(source.name()))
             } else {
-                dest.to_owned()
+                dest.clone()
             };
+            if is_several && !planned.insert(path.clone()) {
+                tasks.finish(job)?;
+            }
             plan_entry(image, job, &path, entry, &mut tasks)?;
         }
     }
-    write_files(job, &tasks)?;
+    tasks.finish(job)?;
     for inline in &copy.inline {
-        let path = if is_folder { dest.join(&inline.name) } else { dest.to_owned() };
-        let (folder, name) = image.place(&path, job.made_owner)?;
+        let path = if is_folder { dest.join(&inline.name) } else { dest.clone() };
+        let place = image.place(&path, job.made_owner)?;
         let mode = copy.chmod.unwrap_or(0o644);
-        create_file(&folder, &name, &path, mode, job.owner.unwrap_or((0, 0)), |file| {
+        create_file(&place, mode, job.owner.unwrap_or((0, 0)), |file| {
             file.write_all(inline.content.as_bytes()).map_err(in_image("write", &path))
         })?;
     }
     Ok(())
 }
 
-/// Makes a folder or link, or remembers a file for the writers.
+/// Makes a folder, link or special file, or remembers a file for the writers.
 fn plan_entry<'a>(
     image: &Image,
     job: &Job,
     path: &Path,
     entry: &'a Entry,
-    tasks: &mut Vec<FileTask<'a>>,
+    tasks: &mut Tasks<'a>,
 ) -> Result<(), Error> {
     match &entry.kind {
-        Kind::Special => Ok(()),
+        Kind::Special if job.kind == JobKind::Context => Ok(()),
+        Kind::Special => make_special(image, job, path, entry),
         Kind::Folder => {
             let (mode, owner) = mode_and_owner(job, entry)?;
-            image.folder_as(path, mode, owner)
+            image.make_folder(path, mode, owner, job)?;
+            match job.kind {
+                JobKind::Context => Ok(()),
+                JobKind::Image | JobKind::Archive => {
+                    let folder = image.resolve(relative(path), OFlags::DIRECTORY);
+                    let folder = folder.map_err(in_image("open the folder", path))?;
+                    copy_attributes(&job.from.path_of(entry), &of_descriptor(&folder), path)
+                }
+            }
         }
         Kind::Link { target } => {
             let (_, owner) = mode_and_owner(job, entry)?;
-            let (folder, name) = image.place(path, job.made_owner)?;
+            let Place { folder, name, .. } = image.place(path, job.made_owner)?;
             remove_other(&folder, &name, path, "a symbolic link")?;
             rustix::fs::symlinkat(&target[..], &*folder, &name[..])
                 .map_err(in_image("make the link", path))?;
-            rustix::fs::chownat(
-                &*folder,
-                &name[..],
-                Some(Uid::from_raw(owner.0)),
-                Some(Gid::from_raw(owner.1)),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .map_err(in_image("set the owner of", path))
+            own_at(&folder, &name, path, owner)
         }
         Kind::File { .. } => {
-            let (folder, name) = image.place(path, job.made_owner)?;
-            tasks.push(FileTask { folder, name, path: path.to_owned(), entry });
+            let place = image.place(path, job.made_owner)?;
+            if job.kind != JobKind::Context {
+                match tasks.shared.entry(entry.identity()) {
+                    std::collections::hash_map::Entry::Occupied(first) => {
+                        tasks.links.push(LinkTask { place, file: *first.get() });
+                        return Ok(());
+                    }
+                    std::collections::hash_map::Entry::Vacant(first) => first.insert(tasks.files.len()),
+                };
+            }
+            tasks.files.push(FileTask { place, entry });
             Ok(())
         }
     }
+}
+
+/// Makes a pipe or a device as the source is one. Sockets belong to the processes that made them.
+fn make_special(image: &Image, job: &Job, path: &Path, entry: &Entry) -> Result<(), Error> {
+    let source = job.from.path_of(entry);
+    let stat = look(&source)?;
+    let file_type = FileType::from_raw_mode(stat.st_mode);
+    // The device 0/0 is a whiteout on every overlay.
+    let is_whiteout = file_type == FileType::CharacterDevice && stat.st_rdev == 0;
+    if is_whiteout && job.kind == JobKind::Archive {
+        return Err(Error::Whiteout { path: relative(path).to_owned() });
+    }
+    if is_whiteout || file_type == FileType::Socket {
+        return Ok(());
+    }
+    let (mode, owner) = mode_and_owner(job, entry)?;
+    let Place { folder, name, .. } = image.place(path, job.made_owner)?;
+    let what = if file_type == FileType::Fifo { "make the pipe" } else { "make the device" };
+    remove_other(&folder, &name, path, "a device or pipe")?;
+    rustix::fs::mknodat(&*folder, &name[..], file_type, Mode::empty(), stat.st_rdev)
+        .map_err(in_image(what, path))?;
+    own_at(&folder, &name, path, owner)?;
+    rustix::fs::chmodat(&*folder, &name[..], Mode::from_raw_mode(mode), AtFlags::empty())
+        .map_err(in_image("set the mode of", path))
 }
 
 /// Writes files in several threads; the first failure ends all of them.
@@ -294,35 +402,45 @@ fn write_files(job: &Job, tasks: &[FileTask]) -> Result<(), Error> {
 
 fn write_file(job: &Job, task: &FileTask) -> Result<(), Error> {
     let (mode, owner) = mode_and_owner(job, task.entry)?;
-    create_file(&task.folder, &task.name, &task.path, mode, owner, |file| {
+    create_file(&task.place, mode, owner, |file| {
         job.from.copy_file(task.entry, file)?;
-        if !job.normalise {
-            copy_attributes(&job.from.path_of(task.entry), file, &task.path)?;
+        match job.kind {
+            JobKind::Context => Ok(()),
+            JobKind::Image | JobKind::Archive => {
+                copy_attributes(&job.from.path_of(task.entry), &of_descriptor(file), &task.place.path)
+            }
         }
-        Ok(())
     })
 }
 
 /// Permission bits and owner that an entry gets in the image.
 fn mode_and_owner(job: &Job, entry: &Entry) -> Result<(u32, (u32, u32)), Error> {
-    if job.normalise {
+    if job.kind == JobKind::Context {
         let mode = match entry.kind {
             Kind::File { executable: false } => 0o644,
             _ => 0o755,
         };
         return Ok((job.copy.chmod.unwrap_or(mode), job.owner.unwrap_or((0, 0))));
     }
-    let path = job.from.path_of(entry);
-    let stat = rustix::fs::lstat(&path).map_err(|errno| Error::Source {
-        action: "look at",
-        path: path.clone(),
-        source: errno.into(),
-    })?;
+    let stat = look(&job.from.path_of(entry))?;
     Ok((job.copy.chmod.unwrap_or(stat.st_mode & 0o7777), job.owner.unwrap_or((stat.st_uid, stat.st_gid))))
 }
 
+fn look(source: &Path) -> Result<rustix::fs::Stat, Error> {
+    rustix::fs::lstat(source).map_err(|errno| Error::Source {
+        action: "look at",
+        path: source.to_owned(),
+        source: errno.into(),
+    })
+}
+
+/// A path that leads to what is open, for calls that know no descriptors opened for their path only.
+fn of_descriptor(open: &impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", open.as_fd().as_raw_fd()))
+}
+
 /// Copies the extended attributes that travel with a file: capabilities and the user's own.
-fn copy_attributes(from: &Path, to: &File, path: &Path) -> Result<(), Error> {
+fn copy_attributes(from: &Path, to: &Path, path: &Path) -> Result<(), Error> {
     let failed = |errno: Errno| Error::Source {
         action: "read the attributes of",
         path: from.to_owned(),
@@ -341,7 +459,7 @@ fn copy_attributes(from: &Path, to: &File, path: &Path) -> Result<(), Error> {
         }
         let mut value = vec![0; 64 << 10];
         let length = rustix::fs::lgetxattr(from, name, &mut value[..]).map_err(failed)?;
-        rustix::fs::fsetxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())
+        rustix::fs::setxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())
             .map_err(in_image("set an attribute of", path))?;
     }
     Ok(())
@@ -349,19 +467,18 @@ fn copy_attributes(from: &Path, to: &File, path: &Path) -> Result<(), Error> {
 
 /// Copies an extracted archive into a folder of the image, keeping what the archive says.
 fn extract(image: &Image, job: &Job, tree: &Path, dest: &Path) -> Result<(), Error> {
-    let from = Context::open(tree, IgnoreFile::default(), None)?;
+    let from = Context::open_image(tree)?;
     let selection = from.select(&["."])?;
     image.folder(dest, job.made_owner)?;
-    let inner =
-        Job { copy: job.copy, from: &from, owner: None, made_owner: job.made_owner, normalise: false };
-    let mut tasks = Vec::new();
+    let inner = Job { from: &from, owner: None, kind: JobKind::Archive, ..*job };
+    let mut tasks = Tasks::default();
     for source in &selection.sources {
         for (relative, entry) in source.entries() {
-            let path = dest.join(Path::new(std::ffi::OsStr::from_bytes(relative)));
+            let path = dest.join(std::ffi::OsStr::from_bytes(relative));
             plan_entry(image, &inner, &path, entry, &mut tasks)?;
         }
     }
-    write_files(&inner, &tasks)
+    tasks.finish(&inner)
 }
 
 /// The merged view that is written to.
@@ -436,18 +553,81 @@ impl Image {
         Ok(folder)
     }
 
-    /// A folder that is copied: a new one gets the mode and owner, one that is there stays as it is.
-    fn folder_as(&self, path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), Error> {
-        if self.is_folder(path)? {
-            return Ok(());
+    /// A copied folder: one that is there gets the mode and owner as a new one does.
+    fn make_folder(&self, path: &Path, mode: u32, owner: (u32, u32), job: &Job) -> Result<(), Error> {
+        let Place { folder, name, .. } = self.place(path, job.made_owner)?;
+        match rustix::fs::statat(&*folder, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                if (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (mode, owner.0, owner.1) {
+                    return Ok(());
+                }
+                let found = open_folder_at(&folder, &name, path)?;
+                own(&found, path, mode, owner)
+            }
+            Ok(_) if job.kind == JobKind::Archive => {
+                rustix::fs::unlinkat(&*folder, &name[..], AtFlags::empty())
+                    .map_err(in_image("replace", path))?;
+                self.folders.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+                make_folder_at(&folder, &name, path, mode, owner)
+            }
+            Ok(stat) => Err(Error::Kind {
+                path: path.to_owned(),
+                found: match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::Symlink => "a symbolic link",
+                    _ => "no folder",
+                },
+                wanted: "a folder",
+            }),
+            Err(Errno::NOENT) => make_folder_at(&folder, &name, path, mode, owner),
+            Err(errno) => Err(in_image("look at", path)(errno)),
         }
-        let (parent, name) = self.place(path, owner)?;
-        make_folder_at(&parent, &name, path, mode, owner)
+    }
+
+    /// Where a path leads in the image once its links are followed, the last one too. What is missing may follow.
+    fn follow(&self, path: &Path) -> Result<PathBuf, Error> {
+        const LINKS_MAX: usize = 255;
+        let mut links = 0;
+        let mut followed = PathBuf::new();
+        let mut rest: VecDeque<OsString> = names(path).collect();
+        while let Some(name) = rest.pop_front() {
+            if name == ".." {
+                followed.pop();
+                continue;
+            }
+            let next = followed.join(&name);
+            let found = match self.resolve(&next, OFlags::NOFOLLOW) {
+                Ok(found) => found,
+                Err(Errno::NOENT | Errno::NOTDIR) => {
+                    followed = next;
+                    continue;
+                }
+                Err(errno) => return Err(in_image("look at", path)(errno)),
+            };
+            let stat = rustix::fs::fstat(&found).map_err(in_image("look at", path))?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+                followed = next;
+                continue;
+            }
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(Error::Links { path: relative(path).to_owned() });
+            }
+            let target =
+                rustix::fs::readlinkat(&found, "", Vec::new()).map_err(in_image("read the link", path))?;
+            let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes())).to_owned();
+            if target.is_absolute() {
+                followed = PathBuf::new();
+            }
+            for name in names(&target).rev() {
+                rest.push_front(name);
+            }
+        }
+        Ok(followed)
     }
 
     /// The open folder that a path is in, made when missing, and its last name. A link at the very end of
     /// the path is not followed: it is what gets replaced.
-    fn place(&self, path: &Path, owner: (u32, u32)) -> Result<(Arc<OwnedFd>, Vec<u8>), Error> {
+    fn place(&self, path: &Path, owner: (u32, u32)) -> Result<Place, Error> {
         let path = relative(path);
         let name = path.file_name().ok_or(Error::Kind {
             path: path.to_owned(),
@@ -455,8 +635,17 @@ impl Image {
             wanted: "a file",
         })?;
         let folder = self.folder(path.parent().unwrap_or(Path::new("")), owner)?;
-        Ok((folder, name.as_bytes().to_owned()))
+        Ok(Place { folder, name: name.as_bytes().to_owned(), path: path.to_owned() })
     }
+}
+
+/// The names of a path, `..` included.
+fn names(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        _ => None,
+    })
 }
 
 fn relative(path: &Path) -> &Path {
@@ -477,17 +666,17 @@ fn make_folder_at(
         }
         Err(errno) => return Err(in_image("make the folder", path)(errno)),
     }
+    own(&open_folder_at(parent, name, path)?, path, mode, owner)
+}
+
+fn open_folder_at(parent: &OwnedFd, name: &[u8], path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder =
-        rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(in_image("open the folder", path))?;
-    own(&folder, path, mode, owner)
+    rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(in_image("open the folder", path))
 }
 
 /// Makes a file with exactly these bytes, this mode and this owner, in place of what is there.
 fn create_file(
-    folder: &OwnedFd,
-    name: &[u8],
-    path: &Path,
+    Place { folder, name, path }: &Place,
     mode: u32,
     owner: (u32, u32),
     fill: impl FnOnce(&mut File) -> Result<(), Error>,
@@ -495,7 +684,7 @@ fn create_file(
     let create = || {
         rustix::fs::openat(
             folder,
-            name,
+            &name[..],
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::from_raw_mode(0o600),
         )
@@ -510,6 +699,12 @@ fn create_file(
     let mut file = File::from(made.map_err(in_image("make the file", path))?);
     fill(&mut file)?;
     own(&file, path, mode, owner)
+}
+
+fn own_at(folder: &OwnedFd, name: &[u8], path: &Path, owner: (u32, u32)) -> Result<(), Error> {
+    let (uid, gid) = (Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
+    rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(in_image("set the owner of", path))
 }
 
 /// Owner first: changing it clears the set-id bits.

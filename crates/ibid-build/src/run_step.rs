@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ibid_core::digest::DiffId;
 use ibid_core::plan::{Run, SCRIPT_FOLDER};
@@ -74,7 +74,7 @@ pub(crate) fn run(
         gid: user.gid,
         groups: user.groups,
         hostname: HOSTNAME.to_owned(),
-        ..Spec::new(Rootfs::Overlay(writable(store, layers, draft)), run.argv.clone())
+        ..Spec::new(Rootfs::Overlay(writable(store.lowers(layers), draft)), run.argv.clone())
     };
     let pipe = || {
         let (reader, writer) = std::io::pipe()?;
@@ -144,10 +144,10 @@ fn shell(store: &Store, layers: &[DiffId], draft: &LayerDraft, spec: Spec) -> Re
     Ok(())
 }
 
-/// The layers under the draft's upper folder. The store syncs what it commits, so the overlay need not.
-pub(crate) fn writable(store: &Store, layers: &[DiffId], draft: &LayerDraft) -> Overlay {
+/// `lowers` under the draft's upper folder. The store syncs what it commits, so the overlay need not.
+pub(crate) fn writable(lowers: Vec<PathBuf>, draft: &LayerDraft) -> Overlay {
     Overlay {
-        lowers: store.lowers(layers),
+        lowers,
         upper: Some(Upper { upper: draft.upper().to_owned(), work: draft.work().to_owned() }),
         volatile: true,
     }
@@ -155,7 +155,7 @@ pub(crate) fn writable(store: &Store, layers: &[DiffId], draft: &LayerDraft) -> 
 
 /// The user that a text of `USER` means in the image so far.
 pub(crate) fn find_user(store: &Store, text: &str, layers: &[DiffId]) -> Result<User, StepError> {
-    let view = MergedView::new(store.lowers(layers));
+    let view = MergedView::new(store.layer_trees(layers));
     Ok(user::resolve(text, &read_text(&view, "/etc/passwd")?, &read_text(&view, "/etc/group")?)?)
 }
 

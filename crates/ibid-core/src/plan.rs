@@ -58,8 +58,11 @@ pub struct Step {
     pub lines: Lines,
     /// The instruction as people recognise it: keyword and words, continuation lines joined.
     pub text: String,
-    /// What Docker writes into the image's history for it: variables expanded, the shell in front.
-    pub created_by: String,
+    /// What Docker writes into the image's history for it: variables expanded, the shell in front. None for what the
+    /// history does not mention: a stored trigger.
+    pub created_by: Option<String>,
+    /// The author that `MAINTAINER` has set by then.
+    pub author: Option<String>,
     /// What is to be done.
     pub action: Action,
 }

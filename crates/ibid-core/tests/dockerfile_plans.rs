@@ -134,8 +134,10 @@ fn write_plan(out: &mut String, plan: &Plan) {
         line(out, 0, &format!("stage {index}{name} from {base} on {}{target}", shown(stage.lines)));
         for step in &stage.steps {
             line(out, 1, &format!("{}: {}", shown(step.lines), step.text));
-            if step.created_by != step.text {
-                line(out, 2, &format!("history {:?}", step.created_by));
+            match &step.created_by {
+                Some(created_by) if *created_by == step.text => {}
+                Some(created_by) => line(out, 2, &format!("history {created_by:?}")),
+                None => line(out, 2, "no history"),
             }
             match &step.action {
                 Action::Config => {}

@@ -18,15 +18,7 @@ const FORMAT: u32 = 1;
 
 /// Files and folders of the skeleton: the mount points that a sandbox covers. As the lowest folder of every
 /// overlay they exist without any layer holding them.
-const SKELETON_FOLDERS: [(&str, u32); 7] = [
-    ("dev", 0o755),
-    ("etc", 0o755),
-    ("proc", 0o755),
-    ("run", 0o755),
-    ("run/ibid", 0o755),
-    ("sys", 0o755),
-    ("tmp", 0o1777),
-];
+const SKELETON_FOLDERS: [&str; 6] = ["dev", "etc", "proc", "run", "run/ibid", "sys"];
 const SKELETON_FILES: [&str; 5] = [
     "etc/hostname",
     "etc/hosts",
@@ -112,10 +104,17 @@ impl Store {
         self.root().join("skeleton")
     }
 
-    /// The lower folders of an overlay that shows `layers` (lowest first, as an image lists them): topmost first, the
-    /// skeleton last.
+    /// The lower folders of an overlay that a container with `layers` (lowest first, as an image lists them) runs in:
+    /// topmost first, the skeleton last.
     pub fn lowers(&self, layers: &[DiffId]) -> Vec<PathBuf> {
-        layers.iter().rev().map(|layer| self.layer_tree(layer)).chain([self.skeleton()]).collect()
+        let mut lowers = self.layer_trees(layers);
+        lowers.push(self.skeleton());
+        lowers
+    }
+
+    /// The trees of `layers`, topmost first: what an image holds, without the mount points that only a container needs.
+    pub fn layer_trees(&self, layers: &[DiffId]) -> Vec<PathBuf> {
+        layers.iter().rev().map(|layer| self.layer_tree(layer)).collect()
     }
 
     pub(crate) fn tmp(&self) -> PathBuf {
@@ -148,9 +147,9 @@ fn create(root: &Path) -> Result<()> {
     spread(&root.join("tmp"));
     let skeleton = root.join("skeleton");
     staging::own_as_root(&skeleton)?;
-    for (name, mode) in SKELETON_FOLDERS {
+    for name in SKELETON_FOLDERS {
         let path = skeleton.join(name);
-        make_folder(&path, mode)?;
+        make_folder(&path, 0o755)?;
         staging::own_as_root(&path)?;
     }
     for name in SKELETON_FILES {

@@ -45,7 +45,6 @@ fn a_store_is_made_once_and_only_for_its_owner() {
             "file run/ibid/apt.conf 644 0:0",
             "file run/ibid/ca-certificates.crt 644 0:0",
             "folder sys 755 0:0",
-            "folder tmp 1777 0:0",
         ]
     );
 }

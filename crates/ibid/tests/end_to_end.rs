@@ -175,6 +175,18 @@ fn copies_follow_the_dockerfile() {
 }
 
 #[test]
+fn what_is_no_content_is_left_out_with_a_word() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new("FROM scratch\nLABEL test=@UNIQUE@\nCOPY . /code\n");
+    let made = Command::new("mkfifo").arg(project.path().join("pipe")).status();
+    assert!(made.expect("mkfifo starts").success());
+    let narration = text(&project.ibid(&["build", "--no-cache"]).stderr);
+    assert!(narration.contains("warning: pipe is left out: it is a socket, pipe or device"), "{narration}");
+}
+
+#[test]
 fn a_failing_step_is_shown_with_its_lines_and_leaves_no_image() {
     if !can_build() {
         return;

@@ -35,7 +35,7 @@ pub enum Kind {
         /// Where it points, as it is written.
         target: Box<[u8]>,
     },
-    /// A socket, pipe or device: never copied.
+    /// A socket, pipe or device.
     Special,
 }
 
@@ -91,6 +91,11 @@ impl Entry {
 
     pub(super) fn path_bytes(&self) -> &[u8] {
         &self.path
+    }
+
+    /// What the names of one file have in common.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        (self.stamp.device, self.stamp.inode)
     }
 
     pub(super) fn stamp(&self) -> Stamp {

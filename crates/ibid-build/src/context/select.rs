@@ -220,7 +220,7 @@ fn entry(context: &Context, path: &[u8]) -> Result<Option<Entry>, Error> {
 fn source(context: &Context, pattern: &str, name: &[u8], path: &[u8]) -> Result<Option<Source>, Error> {
     let what = match held(context, path)? {
         Held::Nothing => return Ok(None),
-        Held::Single(entry) if entry.kind == Kind::Special => {
+        Held::Single(entry) if entry.kind == Kind::Special && !context.is_image => {
             return Err(Error::Special { pattern: pattern.to_owned() });
         }
         Held::Single(entry) => What::Single(Arc::new(entry)),

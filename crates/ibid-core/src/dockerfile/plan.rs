@@ -166,8 +166,14 @@ impl Planner<'_> {
         for statement in triggers.iter().chain(&source.statements) {
             let fault = |kind| Error { lines: statement.lines, kind };
             let (action, created_by) = self.step(index, statement, &mut state).map_err(fault)?;
-            let created_by = created_by.unwrap_or_else(|| statement.text.clone());
-            steps.push(Step { lines: statement.lines, text: statement.text.clone(), created_by, action });
+            let is_stored = matches!(statement.instruction, Instruction::Onbuild(_));
+            steps.push(Step {
+                lines: statement.lines,
+                text: statement.text.clone(),
+                created_by: (!is_stored).then(|| created_by.unwrap_or_else(|| statement.text.clone())),
+                author: state.author.clone(),
+                action,
+            });
         }
         let stage = Stage {
             name: source.from.name.clone(),
