@@ -3,20 +3,23 @@
 //! The engine is the test's own: its images and containers live in a temporary folder, so no image, tag or container
 //! of the machine is touched. Its base image comes from `ibid`, the way a Docker user without a registry gets it.
 
+mod support;
+
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use ibid_testing::{Need, need};
+use support::engine::Engine;
 
 /// A person whose ids a directory service gave out; Debian's own users end at 65535.
 const PERSON: (u32, u32) = (2_500_001, 2_500_002);
 
 #[test]
 fn scripts_build_and_run_for_the_person_who_asks() {
-    if !need(&[Need::Root]) || !has("docker", engine_installed()) || !need(&[Need::Mirror]) {
+    if !need(&[Need::Root]) || !Engine::is_installed() || !need(&[Need::Mirror]) {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -27,10 +30,11 @@ fn scripts_build_and_run_for_the_person_who_asks() {
 
     // As a person: what sudo tells a script about who called it.
     give_to(&project, PERSON);
-    let build = engine.build(&project);
+    let build = build(&engine, &project);
     assert!(build.status.success(), "{}", text(&build));
 
-    let run = engine.script(
+    let run = run_script(
+        &engine,
         &project,
         "docker_run.sh",
         &["--n-epochs", "2", "--learning-rate", "0.14"],
@@ -42,16 +46,17 @@ fn scripts_build_and_run_for_the_person_who_asks() {
         let metadata = fs::metadata(project.join("output").join(name)).expect("an output of the run");
         assert_eq!((metadata.uid(), metadata.gid()), PERSON, "output/{name}");
     }
-    let refused = engine.script(&project, "docker_run.sh", &["--n-epochs", "0"], Some(PERSON));
+    let refused = run_script(&engine, &project, "docker_run.sh", &["--n-epochs", "0"], Some(PERSON));
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
 
     // The code mounted, and the code in the image.
     fs::write(project.join("added.py"), "print('added after the build')\n").expect("a new file");
-    let mounted = engine.script(&project, "docker_dev.sh", &["-c", "python3 added.py"], Some(PERSON));
+    let mounted = run_script(&engine, &project, "docker_dev.sh", &["-c", "python3 added.py"], Some(PERSON));
     assert_eq!(text(&mounted), "added after the build\n");
-    let pegged = engine.script(&project, "docker_run_bash.sh", &["-c", "ls added.py"], Some(PERSON));
+    let pegged = run_script(&engine, &project, "docker_run_bash.sh", &["-c", "ls added.py"], Some(PERSON));
     assert!(!pegged.status.success(), "the image's own code has a file of the project: {}", text(&pegged));
-    let pegged = engine.script(
+    let pegged = run_script(
+        &engine,
         &project,
         "docker_run_bash.sh",
         &["-c", "python3 mnist.py --n-epochs 1 && stat -c %u:%g output/model.npz"],
@@ -60,17 +65,18 @@ fn scripts_build_and_run_for_the_person_who_asks() {
     assert!(text(&pegged).ends_with(&format!("\n{}:{}\n", PERSON.0, PERSON.1)), "{}", text(&pegged));
 
     for script in ["docker_dev.sh", "docker_run_bash.sh"] {
-        let shell = engine.on_terminal(&project, script, "exit\n", PERSON);
+        let shell = on_terminal(&engine, &project, script, "exit\n", PERSON);
         assert!(has_prompt(&text(&shell)), "{script}: {:?}", text(&shell));
     }
 
     // The sample's own tests, with the interpreter and the NumPy of the image.
-    let tests = engine.script(&project, "docker_dev.sh", &["-c", "python3 -B -m unittest"], Some(PERSON));
+    let tests =
+        run_script(&engine, &project, "docker_dev.sh", &["-c", "python3 -B -m unittest"], Some(PERSON));
     assert!(tests.status.success() && text(&tests).ends_with("\nOK\n"), "{}", text(&tests));
 
     // As root, whose files are root's; the image stays the one made for the person.
     fs::remove_dir_all(project.join("output")).expect("outputs to remove");
-    let run = engine.script(&project, "docker_run.sh", &["--n-epochs", "1"], None);
+    let run = run_script(&engine, &project, "docker_run.sh", &["--n-epochs", "1"], None);
     assert!(run.status.success(), "{}", text(&run));
     let metadata = fs::metadata(project.join("output/model.npz")).expect("an output of the run");
     assert_eq!((metadata.uid(), metadata.gid()), (0, 0));
@@ -117,94 +123,49 @@ fn download_refuses_what_has_another_digest() {
     assert_eq!(text(&download()).matches("already there").count(), 4);
 }
 
-/// A Docker engine of this test, ended when dropped.
-struct Engine {
-    daemon: Child,
-    socket: PathBuf,
-    /// A mount that the engine leaves behind.
-    network: PathBuf,
+/// The build, which fetches packages: apt now and then waits for ever for an answer that a mirror swallowed.
+fn build(engine: &Engine, project: &Path) -> Output {
+    const ATTEMPTS: usize = 3;
+    const TIMED_OUT: i32 = 124;
+    for _ in 1..ATTEMPTS {
+        let mut command = engine.command("timeout");
+        command.args(["--kill-after", "10", "240"]).arg(project.join("docker_build.sh"));
+        let output = as_person(command, &["--network", "host"], Some(PERSON));
+        if output.status.code() != Some(TIMED_OUT) {
+            return output;
+        }
+        eprintln!("the build hung and is started again: {}", text(&output));
+    }
+    run_script(engine, project, "docker_build.sh", &["--network", "host"], Some(PERSON))
 }
 
-impl Engine {
-    /// `folder` has a short path, as sockets need; `data` lies on a file system that overlays can be made of.
-    fn start(folder: &Path, data: &Path) -> Engine {
-        let socket = folder.join("docker.sock");
-        let mut daemon = Command::new("dockerd")
-            .arg("--host")
-            .arg(format!("unix://{}", socket.display()))
-            .arg("--data-root")
-            .arg(data.join("docker"))
-            .arg("--exec-root")
-            .arg(folder.join("exec"))
-            .arg("--pidfile")
-            .arg(folder.join("docker.pid"))
-            // The machine's bridges and firewall are not this test's to change.
-            .args(["--bridge", "none", "--iptables=false", "--ip6tables=false"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("dockerd starts");
-        let mut lines = BufReader::new(daemon.stderr.take().expect("a pipe")).lines();
-        let mut said = String::new();
-        loop {
-            let Some(Ok(line)) = lines.next() else { panic!("dockerd ended before it listened:\n{said}") };
-            said.push_str(&line);
-            said.push('\n');
-            if line.contains("API listen on") {
-                break;
-            }
-        }
-        // It goes on writing, and must never wait for a reader.
-        std::thread::spawn(move || lines.for_each(drop));
-        Engine { daemon, socket, network: folder.join("exec/netns/default") }
-    }
+/// Runs a script of the project from elsewhere, as root, or as root by sudo for `person`.
+fn run_script(
+    engine: &Engine,
+    project: &Path,
+    name: &str,
+    arguments: &[&str],
+    person: Option<(u32, u32)>,
+) -> Output {
+    as_person(engine.command(project.join(name)), arguments, person)
+}
 
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
-        command.env("DOCKER_HOST", format!("unix://{}", self.socket.display()));
-        command.env_remove("SUDO_UID").env_remove("SUDO_GID").stdin(Stdio::null());
-        command
-    }
-
-    /// The build, which fetches packages: apt now and then waits for ever for an answer that a mirror swallowed.
-    fn build(&self, project: &Path) -> Output {
-        const ATTEMPTS: usize = 3;
-        const TIMED_OUT: i32 = 124;
-        for _ in 1..ATTEMPTS {
-            let mut command = self.command("timeout");
-            command.args(["--kill-after", "10", "240"]).arg(project.join("docker_build.sh"));
-            let output = as_person(command, &["--network", "host"], Some(PERSON));
-            if output.status.code() != Some(TIMED_OUT) {
-                return output;
-            }
-            eprintln!("the build hung and is started again: {}", text(&output));
-        }
-        self.script(project, "docker_build.sh", &["--network", "host"], Some(PERSON))
-    }
-
-    /// Runs a script of the project from elsewhere, as root, or as root by sudo for `person`.
-    fn script(&self, project: &Path, name: &str, arguments: &[&str], person: Option<(u32, u32)>) -> Output {
-        as_person(self.command(project.join(name)), arguments, person)
-    }
-
-    /// Runs a script of the project on a terminal, with `typed` on its keyboard.
-    fn on_terminal(&self, project: &Path, name: &str, typed: &str, person: (u32, u32)) -> Output {
-        let mut child = self
-            .command("script")
-            .args(["--quiet", "--return", "--command"])
-            .arg(project.join(name))
-            .arg("/dev/null")
-            .env("SUDO_UID", person.0.to_string())
-            .env("SUDO_GID", person.1.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("script starts");
-        child.stdin.take().expect("a pipe").write_all(typed.as_bytes()).expect("script reads");
-        child.wait_with_output().expect("script ends")
-    }
+/// Runs a script of the project on a terminal, with `typed` on its keyboard.
+fn on_terminal(engine: &Engine, project: &Path, name: &str, typed: &str, person: (u32, u32)) -> Output {
+    let mut child = engine
+        .command("script")
+        .args(["--quiet", "--return", "--command"])
+        .arg(project.join(name))
+        .arg("/dev/null")
+        .env("SUDO_UID", person.0.to_string())
+        .env("SUDO_GID", person.1.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("script starts");
+    child.stdin.take().expect("a pipe").write_all(typed.as_bytes()).expect("script reads");
+    child.wait_with_output().expect("script ends")
 }
 
 fn as_person(mut command: Command, arguments: &[&str], person: Option<(u32, u32)>) -> Output {
@@ -212,18 +173,6 @@ fn as_person(mut command: Command, arguments: &[&str], person: Option<(u32, u32)
         command.env("SUDO_UID", uid.to_string()).env("SUDO_GID", gid.to_string());
     }
     command.args(arguments).current_dir("/").output().expect("the script starts")
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // Asked to end, it stops its containers and unmounts what it mounted; killed, it would leave them.
-        let asked = Command::new("kill").arg(self.daemon.id().to_string()).status();
-        if !asked.is_ok_and(|status| status.success()) {
-            let _ = self.daemon.kill();
-        }
-        let _ = self.daemon.wait();
-        let _ = Command::new("umount").arg(&self.network).stderr(Stdio::null()).status();
-    }
 }
 
 /// Makes the sample's base image with `ibid` and hands it to the engine.
@@ -246,23 +195,6 @@ fn load_base(engine: &Engine, project: &Path, data: &Path) {
     load.arg("load").stdin(File::open(&archive).expect("the saved image"));
     let load = load.output().expect("docker starts");
     assert!(load.status.success(), "{}", text(&load));
-}
-
-/// The test starts an engine of its own, so it needs the programs and not a running one.
-fn engine_installed() -> Result<(), String> {
-    for program in ["dockerd", "docker"] {
-        Command::new(program).arg("--version").output().map_err(|error| format!("{program}: {error}"))?;
-    }
-    Ok(())
-}
-
-/// As `ibid_testing::need` does for its needs: says what is missing, or panics where that is required.
-fn has(need: &str, found: Result<(), String>) -> bool {
-    let Err(why) = found else { return true };
-    let required = std::env::var("IBID_TEST_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|name| name == need || name == "all"), "needs {need}: {why}");
-    eprintln!("skipped: needs {need}: {why}");
-    false
 }
 
 fn copy_of_sample(to: &Path) -> PathBuf {

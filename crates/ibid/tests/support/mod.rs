@@ -4,6 +4,8 @@
 //! makes the base.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod engine;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
