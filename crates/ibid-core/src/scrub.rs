@@ -15,6 +15,8 @@ pub enum Action {
     Empty,
     /// Keep the file, with [`clamp_last_change`] applied to its content.
     ClampLastChange,
+    /// Do what [`bytecode`] says.
+    Bytecode,
 }
 
 /// One cause of differing layers and its cure.
@@ -49,6 +51,8 @@ enum Place {
     FilesEnding(&'static str, &'static str),
     /// The regular file with this path below any folder.
     FileAnywhere(&'static str),
+    /// Regular files anywhere whose names end so.
+    EndingAnywhere(&'static str),
     /// Whatever is in this folder, but not the folder.
     Below(&'static str),
     /// Whatever is in a folder with this path below any folder, but not that folder.
@@ -171,6 +175,12 @@ pub static RULES: &[Rule] = &[
         places: &[Place::BelowAnywhere(".cache/pip")],
     },
     Rule {
+        name: "python-bytecode",
+        cause: "holds the time of the source, or the temporary folder that `pip --target` compiled in",
+        action: Action::Bytecode,
+        places: &[Place::EndingAnywhere(".pyc")],
+    },
+    Rule {
         name: "ibid-mounts",
         cause: "mount points of the sandbox",
         action: Action::Drop,
@@ -194,6 +204,7 @@ impl Place {
                     && below(path, folder).is_some_and(|name| !name.contains(&b'/'))
             }
             Self::FileAnywhere(file) => is_file && is_or_ends_with(path, file),
+            Self::EndingAnywhere(ending) => is_file && path.ends_with(ending.as_bytes()),
             Self::Below(folder) => below(path, folder).is_some(),
             Self::BelowAnywhere(folder) => parent(path).is_some_and(|parent| is_or_ends_with(parent, folder)),
             Self::Any(any) => path == any.as_bytes(),
@@ -239,6 +250,43 @@ pub fn clamp_last_change(shadow: &[u8], day_max: i64) -> Option<Vec<u8>> {
     changed.then_some(result)
 }
 
+/// What to do with a compiled Python file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bytecode {
+    /// Nothing.
+    Keep,
+    /// Write these bytes at this offset: the time of the source, which is clamped, too.
+    Write(u64, [u8; 4]),
+    /// Leave it out: the interpreter compiles it again.
+    Drop,
+}
+
+/// What to do with the content of a `.pyc` file; times after `epoch`, in seconds since 1970, are lowered to it.
+///
+/// A header is four bytes of magic, which end in CR LF, then flags, 0 where the time of the source follows (PEP 552).
+/// Before Python 3.7 the time stood in the place of the flags.
+pub fn bytecode(content: &[u8], epoch: i64) -> Bytecode {
+    const FLAGS_MAX: u32 = 3;
+    if memchr::memmem::find(content, b"/pip-target-").is_some() {
+        return Bytecode::Drop;
+    }
+    let number = |offset: usize| {
+        let bytes = content.get(offset..offset + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+    };
+    let (Some(b"\r\n"), Some(flags)) = (content.get(2..4), number(4)) else { return Bytecode::Keep };
+    let offset = match flags {
+        0 => 8,
+        1..=FLAGS_MAX => return Bytecode::Keep,
+        _ => 4,
+    };
+    let epoch = u32::try_from(epoch.max(0)).unwrap_or(u32::MAX);
+    match number(offset) {
+        Some(time) if time > epoch => Bytecode::Write(offset as u64, epoch.to_le_bytes()),
+        _ => Bytecode::Keep,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +298,7 @@ mod tests {
             let rule = rule_for(path.as_bytes(), entry_type);
             assert_eq!(rule.map(|rule| (rule.name, rule.action)), expected, "{path}");
         }
-        use Action::{ClampLastChange, Drop, Empty};
+        use Action::{Bytecode, ClampLastChange, Drop, Empty};
         use EntryType::{File, Folder, Other};
         check("var/cache/ldconfig/aux-cache", File, Some(("ldconfig-cache", Drop)));
         check("var/cache/ldconfig", Folder, None);
@@ -295,9 +343,46 @@ mod tests {
         check("root/.cache/pip/http-v2", Folder, Some(("pip-cache", Drop)));
         check("root/.cache/pip", Folder, None);
         check("root/.cache/torch/model", File, None);
+        check("code/__pycache__/a.cpython-311.pyc", File, Some(("python-bytecode", Bytecode)));
+        check("code/a.pyc", Folder, None);
+        check("code/a.py", File, None);
         check("run/ibid", Folder, Some(("ibid-mounts", Drop)));
         check("run/ibid-own", Folder, None);
         check("", Folder, None);
+    }
+
+    /// The rows of the table in `docs/same-bytes.md`, which stands at its end. `IBID_UPDATE_GOLDEN=1` writes them anew.
+    #[test]
+    fn the_documentation_lists_the_rules() {
+        let shown = |place: &Place| match place {
+            Place::File(path) | Place::Any(path) => format!("`/{path}`"),
+            Place::FilesEnding(folder, ending) => format!("`/{folder}/*{ending}`"),
+            Place::FileAnywhere(path) => format!("`**/{path}`"),
+            Place::EndingAnywhere(ending) => format!("`**/*{ending}`"),
+            Place::Below(folder) => format!("`/{folder}/**`"),
+            Place::BelowAnywhere(folder) => format!("`**/{folder}/**`"),
+        };
+        let row = |rule: &Rule| {
+            let places: Vec<String> = rule.places.iter().map(shown).collect();
+            let action = match rule.action {
+                Action::Drop => "left out",
+                Action::Empty => "emptied",
+                Action::ClampLastChange => "the day is lowered to the epoch",
+                Action::Bytecode => {
+                    "the time is lowered to the epoch; left out when compiled in a temporary folder"
+                }
+            };
+            format!("| `{}` | {} | {action} | {} |\n", rule.name, places.join(", "), rule.cause)
+        };
+        let expected: String = RULES.iter().map(row).collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/same-bytes.md");
+        let text = std::fs::read_to_string(path).expect("the documentation");
+        let (head, rows) = text.split_once("|---|---|---|---|\n").expect("the table");
+        if std::env::var_os("IBID_UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, format!("{head}|---|---|---|---|\n{expected}")).expect("writable");
+        } else {
+            assert_eq!(rows, expected, "IBID_UPDATE_GOLDEN=1 writes the rows anew");
+        }
     }
 
     #[test]
@@ -306,6 +391,24 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), RULES.len());
+    }
+
+    #[test]
+    fn the_time_of_a_source_is_lowered_and_a_temporary_folder_is_no_place() {
+        #[track_caller]
+        fn check(header: &[&[u8]], expected: Bytecode) {
+            assert_eq!(bytecode(&header.concat(), 1000), expected, "{header:?}");
+        }
+        let (magic, time, size) = (b"\xa7\x0d\r\n".as_slice(), 2000_u32.to_le_bytes(), 5_u32.to_le_bytes());
+        let clamped = 1000_u32.to_le_bytes();
+        check(&[magic, &[0; 4], &time, &size, b"code"], Bytecode::Write(8, clamped));
+        check(&[magic, &[0; 4], &clamped, &size, b"code"], Bytecode::Keep);
+        check(&[magic, &[3, 0, 0, 0], &time, &size, b"code"], Bytecode::Keep);
+        check(&[magic, &time, &size, b"code of Python 3.6"], Bytecode::Write(4, clamped));
+        check(&[magic, &[3, 0, 0, 0], &time, &size, b"\xda\x20/tmp/pip-target-ab1x/a.py"], Bytecode::Drop);
+        check(&[magic, &[0; 4], &[1, 2]], Bytecode::Keep);
+        check(&[b"no bytecode at all"], Bytecode::Keep);
+        check(&[b""], Bytecode::Keep);
     }
 
     #[test]

@@ -17,10 +17,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use ibid_core::scrub::{self, Action, EntryType};
+use ibid_core::scrub::{self, Action, Bytecode, EntryType};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
 };
@@ -37,6 +38,8 @@ use crate::{Error, Result};
 /// Threads that look at folders: the work is system calls, and more than a few wait for each other.
 const THREADS_MAX: usize = 4;
 
+/// Largest file whose content is read for a rule, bytes; real ones are far smaller.
+const READ_BYTES_MAX: u64 = 64 << 20;
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 
 /// Brings `upper` in order by `rules` and lists it.
@@ -198,8 +201,14 @@ impl Scan<'_> {
         let kind = match file_type {
             FileType::RegularFile => {
                 let size = match rule {
-                    Some(action) => self.rewrite(folder, name, action, &shown())?,
-                    None => status.stx_size,
+                    Some(action) if status.stx_size <= READ_BYTES_MAX || action == Action::Empty => {
+                        self.rewrite(folder, name, action, &shown())?
+                    }
+                    _ => Some(status.stx_size),
+                };
+                let Some(size) = size else {
+                    level.lost = true;
+                    return remove_at(folder.as_fd(), name, &shown());
                 };
                 Kind::File { size }
             }
@@ -271,25 +280,41 @@ impl Scan<'_> {
         Entry { path, kind: Kind::Whiteout, mode: 0, uid: 0, gid: 0, mtime, xattrs: BTreeMap::new() }
     }
 
-    /// Changes a file's content as a rule says. Returns its new size.
-    fn rewrite(&self, folder: &OwnedFd, name: &CStr, action: Action, shown: &Path) -> Result<u64> {
+    /// Changes a file's content as a rule says. Returns its new size; none when the file is to go.
+    fn rewrite(&self, folder: &OwnedFd, name: &CStr, action: Action, shown: &Path) -> Result<Option<u64>> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file =
             rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(Error::io("open", shown))?;
         let mut file = std::fs::File::from(file);
         let mut content = Vec::new();
-        if action == Action::ClampLastChange {
+        if matches!(action, Action::ClampLastChange | Action::Bytecode) {
             file.read_to_end(&mut content).map_err(Error::io("read", shown))?;
-            match scrub::clamp_last_change(&content, self.rules.epoch.div_euclid(SECONDS_PER_DAY)) {
-                Some(clamped) => content = clamped,
-                None => return Ok(content.len() as u64),
+        }
+        let size = content.len() as u64;
+        match action {
+            Action::ClampLastChange => {
+                match scrub::clamp_last_change(&content, self.rules.epoch.div_euclid(SECONDS_PER_DAY)) {
+                    Some(clamped) => content = clamped,
+                    None => return Ok(Some(size)),
+                }
             }
+            Action::Bytecode => {
+                return match scrub::bytecode(&content, self.rules.epoch) {
+                    Bytecode::Keep => Ok(Some(size)),
+                    Bytecode::Write(offset, bytes) => {
+                        file.write_all_at(&bytes, offset).map_err(Error::io("write", shown))?;
+                        Ok(Some(size))
+                    }
+                    Bytecode::Drop => Ok(None),
+                };
+            }
+            Action::Empty | Action::Drop => content.clear(),
         }
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| file.write_all(&content))
             .map_err(Error::io("write", shown))?;
-        Ok(content.len() as u64)
+        Ok(Some(content.len() as u64))
     }
 }
 

@@ -20,6 +20,10 @@ fn rules() -> CommitRules {
 }
 
 fn write(root: &Path, path: &str, content: &str) {
+    write_bytes(root, path, content.as_bytes());
+}
+
+fn write_bytes(root: &Path, path: &str, content: &[u8]) {
     let path = root.join(path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, content).unwrap();
@@ -198,14 +202,19 @@ fn manifest_tree_and_size_agree() {
 /// What a file with `path` is after a commit: its content, or nothing.
 #[track_caller]
 fn check_scrubbed(path: &str, content: &str, expected: Option<&str>) {
+    check_scrubbed_bytes(path, content.as_bytes(), expected.map(str::as_bytes));
+}
+
+#[track_caller]
+fn check_scrubbed_bytes(path: &str, content: &[u8], expected: Option<&[u8]>) {
     let (_folder, store) = test_store();
     for keep_nondeterminism in [false, true] {
         let draft = store.draft_layer().unwrap();
-        write(draft.upper(), path, content);
+        write_bytes(draft.upper(), path, content);
         write(draft.upper(), "marker", "");
         let rules = CommitRules { keep_nondeterminism, ..rules() };
         let diff_id = draft.commit(&rules).unwrap().unwrap();
-        let found = fs::read_to_string(store.layer_tree(&diff_id).join(path)).ok();
+        let found = fs::read(store.layer_tree(&diff_id).join(path)).ok();
         let expected = if keep_nondeterminism { Some(content) } else { expected };
         assert_eq!(found.as_deref(), expected, "{path}");
         let in_archive = names(&archive(&store, &diff_id)).iter().any(|name| name == path);
@@ -234,6 +243,11 @@ fn files_that_always_differ_are_scrubbed() {
     check_scrubbed("var/lib/dnf/history.sqlite", "x", None);
     check_scrubbed("opt/conda/conda-meta/history", "x", None);
     check_scrubbed("home/user/.cache/pip/http-v2/0/1", "x", None);
+    let compiled =
+        |time: i64| [b"\xa7\x0d\r\n\0\0\0\0", &(time as u32).to_le_bytes()[..], b"size, code"].concat();
+    check_scrubbed_bytes("a.pyc", &compiled(EPOCH + 5), Some(&compiled(EPOCH)));
+    check_scrubbed_bytes("a.pyc", &compiled(EPOCH - 5), Some(&compiled(EPOCH - 5)));
+    check_scrubbed("opt/a.pyc", "\0\0\r\n\x03\0\0\0 /tmp/pip-target-x/a.py", None);
     check_scrubbed("run/ibid/ca.pem", "x", None);
     check_scrubbed("etc/passwd", "x", Some("x"));
 }
