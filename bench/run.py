@@ -440,6 +440,14 @@ class Bench:
                 say(f"image {image} stays: {error}")
 
 
+def newest_build(parser):
+    """The release build of this checkout."""
+    built = [path for path in ROOT.glob("target/**/release/ibid") if os.access(path, os.X_OK)]
+    if not built:
+        parser.error("no release build here: cargo build --release, or name a binary with --ibid")
+    return max(built, key=lambda path: path.stat().st_mtime)
+
+
 def high_water(status):
     """Most memory that a process has had, in KiB, from its /proc/<id>/status."""
     for line in status.splitlines():
@@ -458,12 +466,7 @@ def main():
     for row in arguments.rows:
         if row not in Bench.ROWS:
             parser.error(f"no row {row!r}; there are {', '.join(Bench.ROWS)}")
-    ibid = arguments.ibid
-    if ibid is None:
-        built = [path for path in ROOT.glob("target/**/release/ibid") if os.access(path, os.X_OK)]
-        if not built:
-            parser.error("no release build here: cargo build --release, or name a binary with --ibid")
-        ibid = max(built, key=lambda path: path.stat().st_mtime)
+    ibid = arguments.ibid or newest_build(parser)
 
     folder = Path(tempfile.mkdtemp(prefix="ibid-bench-", dir=arguments.folder))
     bench = Bench(ibid.resolve(), folder, lambda usual: arguments.rounds or usual)
