@@ -53,6 +53,8 @@ pub struct MalformedPattern {
 #[derive(Debug, Clone)]
 struct Rule {
     line: usize,
+    /// As it stands in the file, without white space around it.
+    text: Box<[u8]>,
     exception: bool,
     matcher: Matcher,
 }
@@ -88,7 +90,7 @@ impl Ignore {
                 ignore.exceptions.push(number);
             }
             ignore.index.add(number, &matcher);
-            ignore.rules.push(Rule { line, exception, matcher });
+            ignore.rules.push(Rule { line, text: trim(bytes).into(), exception, matcher });
         }
         Ok(ignore)
     }
@@ -96,6 +98,12 @@ impl Ignore {
     /// Whether there is no rule at all.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// What the rule on a line says, for people; none when no rule stands there.
+    pub fn text(&self, line: usize) -> Option<String> {
+        let at = self.rules.binary_search_by_key(&line, |rule| rule.line).ok()?;
+        Some(String::from_utf8_lossy(&self.rules[at].text).into_owned())
     }
 
     /// Decides about `path`. The context's root, the empty path, is always kept.

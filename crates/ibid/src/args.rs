@@ -38,6 +38,8 @@ pub enum Command {
     Run(Run),
     /// Open a shell in the image; the codebase on this machine is mounted
     Dev(Dev),
+    /// List the files that a build may copy, and the rule that kept or dropped each
+    Context(Context),
     /// List the images in the store
     Images(Images),
     /// Write an image as a Docker archive
@@ -140,6 +142,24 @@ pub struct Dev {
 
     #[command(flatten)]
     pub shared: BuildShared,
+}
+
+#[derive(Debug, Args)]
+pub struct Context {
+    /// Folder to build from [default: the project's folder]
+    pub context: Option<PathBuf>,
+
+    /// Dockerfile whose ignore file counts [default: `Dockerfile` in the project's folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// List every path instead of the largest
+    #[arg(long, conflicts_with = "json")]
+    pub all: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -545,7 +545,7 @@ fn dockerfile_failure(path: &Path, text: &str, error: &dockerfile::Error) -> Fai
 
 /// The rules that drop files from the context: `<Dockerfile>.dockerignore` where it exists, as in Docker,
 /// else the context's `.dockerignore`.
-fn ignore_file(context: &Path, dockerfile: &Path) -> Result<IgnoreFile, Failure> {
+pub fn ignore_file(context: &Path, dockerfile: &Path) -> Result<IgnoreFile, Failure> {
     let mut beside = dockerfile.as_os_str().to_owned();
     beside.push(".dockerignore");
     for path in [PathBuf::from(beside), context.join(".dockerignore")] {

@@ -4,6 +4,7 @@ mod args;
 mod bases;
 mod build_progress;
 mod commands;
+mod context_tree;
 mod image_build;
 mod lock;
 mod near_option;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
         Command::Gc(gc) => commands::gc::main(&ui, gc),
+        Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Save(save) => commands::save::main(&ui, save),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),

@@ -80,6 +80,32 @@ impl Project {
         Self::from_config(root, &root.join(CONFIG_FILE), "")
     }
 
+    /// The project of `directory` (none means the current one), or of the folder `context` that the command line
+    /// names: that folder is then the project, wherever the command is called. `file` is another Dockerfile.
+    pub fn of_command_line(
+        directory: Option<&Path>,
+        context: Option<&Path>,
+        file: Option<&Path>,
+    ) -> Result<Self, Error> {
+        let directory = directory.unwrap_or(Path::new("."));
+        let given = |path: &Path| {
+            let path = directory.join(path);
+            let absolute = std::path::absolute(&path).map_err(|source| Error::Read { path, source })?;
+            Ok(clean(&absolute))
+        };
+        let mut project = match context {
+            Some(context) => Self::find(&directory.join(context))?,
+            None => Self::find(directory)?,
+        };
+        if let Some(context) = context {
+            project.context = given(context)?;
+        }
+        if let Some(file) = file {
+            project.dockerfile = given(file)?;
+        }
+        Ok(project)
+    }
+
     fn from_config(root: &Path, path: &Path, text: &str) -> Result<Self, Error> {
         let reader = Reader { path, text };
         let document = Document::parse(text)

@@ -355,6 +355,17 @@ fn the_listing_names_the_rule_of_each_path() {
 }
 
 #[test]
+fn a_folder_dropped_whole_is_listed_once_whatever_exceptions_there_are() {
+    let folder = Folder::new(".git/objects/x 1\n .git/HEAD 1\n .git-note 1\n a/keep 1");
+    let context = folder.context(".git*\n!**/keep");
+    let listing = context.explain().expect("explain");
+    let shown: Vec<_> =
+        listing.found.iter().map(|found| (found.entry.path().to_str().expect("text"), found.kept)).collect();
+    assert_eq!(shown, [(".git", false), (".git-note", false), ("a", true), ("a/keep", true)]);
+    assert_eq!(listing.paths_dropped, 2);
+}
+
+#[test]
 fn a_folder_that_is_missing_or_a_file_is_no_context() {
     let folder = Folder::new("a A");
     for path in ["a", "none"] {

@@ -73,7 +73,14 @@ pub(super) fn kept_below(context: &Context, folder: &[u8]) -> Result<Vec<Entry>,
 
 /// Everything in the context.
 pub(super) fn listing(context: &Context) -> Result<Listing, Error> {
-    let found = walk(context, b"", true)?;
+    let mut found = walk(context, b"", true)?;
+    // Some rule may have brought something back in them, so they were looked into; it did not.
+    let dropped: HashSet<Box<[u8]>> = found
+        .iter()
+        .filter(|found| !found.kept && found.entry.kind == Kind::Folder)
+        .map(|found| found.entry.path_bytes().into())
+        .collect();
+    found.retain(|found| found.kept || !parents(found.entry.path_bytes()).any(|path| dropped.contains(path)));
     let kept_files =
         || found.iter().filter(|found| found.kept && matches!(found.entry.kind, Kind::File { .. }));
     Ok(Listing {
@@ -154,9 +161,7 @@ fn keep_parents(found: &mut [Found]) {
     }
     let mut needed: HashSet<Box<[u8]>> = HashSet::new();
     for kept in found.iter().filter(|found| found.kept) {
-        let mut path = kept.entry.path_bytes();
-        while let Some(slash) = path.iter().rposition(|byte| *byte == b'/') {
-            path = &path[..slash];
+        for path in parents(kept.entry.path_bytes()) {
             if !needed.insert(path.into()) {
                 break;
             }
@@ -165,6 +170,12 @@ fn keep_parents(found: &mut [Found]) {
     for folder in found.iter_mut().filter(|found| !found.kept && found.entry.kind == Kind::Folder) {
         folder.kept = needed.contains(folder.entry.path_bytes());
     }
+}
+
+/// The folders that hold a path, the nearest first; the root is none of them.
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = path.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/');
+    slashes.map(|(slash, _)| &path[..slash])
 }
 
 struct Lister<'a> {

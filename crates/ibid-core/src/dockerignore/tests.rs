@@ -56,6 +56,13 @@ fn patterns_match_as_with_docker() {
 }
 
 #[test]
+fn a_rule_is_named_as_it_stands() {
+    let ignore = Ignore::parse(b"# note\n  /a/ \r\n\n!a/b").expect("the rules are well formed");
+    let texts: Vec<_> = (1..=5).map(|line| ignore.text(line)).collect();
+    assert_eq!(texts, [None, Some("/a/".to_owned()), None, Some("!a/b".to_owned()), None]);
+}
+
+#[test]
 fn the_last_rule_that_matches_decides() {
     check("*.md\n!README.md", &[("a.md", "-1"), ("README.md", "+2"), ("b", "+")]);
     check("!README.md\n*.md", &[("README.md", "-2")]);

@@ -14,22 +14,8 @@ use crate::ui::{self, Ui};
 pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
     let start = std::time::Instant::now();
-    let directory = cli.directory.clone().unwrap_or_else(|| ".".into());
-    let mut project = match &build.context {
-        // A folder given here is the project, wherever the command is called.
-        Some(context) => Project::find(&directory.join(context))?,
-        None => Project::find(&directory)?,
-    };
-    let given = |path: &std::path::Path| {
-        std::path::absolute(directory.join(path))
-            .map_err(|error| Failure::of(&error).while_doing(path.display().to_string()))
-    };
-    if let Some(context) = &build.context {
-        project.context = crate::project::clean(&given(context)?);
-    }
-    if let Some(file) = &build.file {
-        project.dockerfile = crate::project::clean(&given(file)?);
-    }
+    let project =
+        Project::of_command_line(cli.directory.as_deref(), build.context.as_deref(), build.file.as_deref())?;
     if build.shell_on_fail && !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
         return Err(Failure::new("--shell-on-fail needs a terminal, and stdin or stdout is none")
             .hint("call ibid from a shell, without a pipe or redirection"));

@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub mod build;
+pub mod context;
 pub mod dev;
 pub mod doctor;
 pub mod gc;
