@@ -109,6 +109,8 @@ pub enum Event<'a> {
     Cached(StepName<'a>),
     /// A step starts, because of these reasons.
     Started(StepName<'a>, &'a [String]),
+    /// The step that starts copies these files of the context.
+    Copying(StepName<'a>, &'a Selection),
     /// The running step wrote a line; seconds since its start.
     Output(StepName<'a>, f64, &'a str),
     /// A step has ended well; seconds it took.
@@ -440,6 +442,9 @@ impl Performance<'_> {
             request.explanations.reasons(&traced)
         };
         (self.on_event)(Event::Started(name, &reasons));
+        if let Some(selection) = &selection {
+            (self.on_event)(Event::Copying(name, selection));
+        }
         let start = Instant::now();
         let on_line = |line: &str| (self.on_event)(Event::Output(name, start.elapsed().as_secs_f64(), line));
         for path in selection.iter().flat_map(Selection::skipped) {

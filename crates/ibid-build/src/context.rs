@@ -153,6 +153,11 @@ impl Context {
         &self.root
     }
 
+    /// What drops files from it.
+    pub fn ignore_file(&self) -> &IgnoreFile {
+        &self.rules
+    }
+
     /// Everything that is kept, sorted by path. The root itself is no entry.
     pub fn walk(&self) -> Result<Arc<Vec<Entry>>, Error> {
         self.folder(b"")

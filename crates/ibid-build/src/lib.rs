@@ -9,6 +9,7 @@ mod explain;
 mod key;
 pub mod record;
 mod run_step;
+pub mod unwanted;
 pub mod verify;
 
 pub use build::{

@@ -8,19 +8,21 @@ use ibid_build::{Event, StepName};
 use indicatif::ProgressBar;
 
 use crate::ui::{self, Ui};
+use crate::unwanted_files::UnwantedFiles;
 
 pub struct BuildProgress<'a> {
     ui: &'a Ui,
     /// Whether steps of several stages may run beside each other, so that each line says whose it is.
     has_stages: bool,
     explains: bool,
+    unwanted: UnwantedFiles,
     /// The moving lines of running steps, by number.
     bars: Mutex<BTreeMap<usize, ProgressBar>>,
 }
 
 impl<'a> BuildProgress<'a> {
-    pub fn new(ui: &'a Ui, has_stages: bool, explains: bool) -> Self {
-        Self { ui, has_stages, explains, bars: Mutex::default() }
+    pub fn new(ui: &'a Ui, has_stages: bool, explains: bool, unwanted: UnwantedFiles) -> Self {
+        Self { ui, has_stages, explains, unwanted, bars: Mutex::default() }
     }
 
     pub fn show(&self, event: Event) {
@@ -38,6 +40,7 @@ impl<'a> BuildProgress<'a> {
                 let bar = self.ui.spinner(&format!("[{}/{}]", step.number, step.total));
                 self.bars().insert(step.number, bar);
             }
+            Event::Copying(step, selection) => self.unwanted.warn(self.ui, step.text, selection),
             Event::Output(step, seconds, line) => {
                 let whose = if self.has_stages { format!("{:>3} ", step.number) } else { String::new() };
                 let time = self.ui.paint(ui::DIM, &format!("{whose}{seconds:7.1}"));

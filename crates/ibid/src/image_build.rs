@@ -29,6 +29,7 @@ use crate::build_progress::BuildProgress;
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
+use crate::unwanted_files::UnwantedFiles;
 
 /// Becomes able to mount and to own files as a container's users, and says who the person is.
 pub fn enter_user_namespace() -> Result<HostUser, Failure> {
@@ -271,7 +272,12 @@ impl<'a> Preparation<'a> {
         let no_cache = if options.verify { NoCache::Always } else { options.no_cache.clone() };
         let mut request = self.request(planned, no_cache, &explanations);
         request.keep_nondeterminism = options.keep_nondeterminism;
-        let progress = BuildProgress::new(ui, planned.plan.stages.len() > 1, options.explain);
+        let progress = BuildProgress::new(
+            ui,
+            planned.plan.stages.len() > 1,
+            options.explain,
+            UnwantedFiles::new(self.project, self.context().ignore_file()),
+        );
         let before_shell = || {
             progress.clear();
             ui.write(&format!(
@@ -424,6 +430,10 @@ impl<'a> Preparation<'a> {
         Ok(())
     }
 
+    fn context(&self) -> &Context {
+        self.context.as_ref().expect("the context is opened before it is asked for")
+    }
+
     fn request<'b>(
         &'b self,
         planned: &'b Planned,
@@ -432,7 +442,7 @@ impl<'a> Preparation<'a> {
     ) -> Request<'b> {
         Request {
             plan: &planned.plan,
-            context: self.context.as_ref().expect("the context is opened before a request is made"),
+            context: self.context(),
             bases: &planned.bases,
             epoch: self.epoch,
             code_mount: self.project.code_mount.as_deref(),

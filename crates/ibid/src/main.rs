@@ -11,6 +11,7 @@ mod near_option;
 mod project;
 mod report;
 mod ui;
+mod unwanted_files;
 
 use std::process::ExitCode;
 

@@ -1,10 +1,10 @@
-//! What a build may copy: `ibid context`.
+//! What a build may copy: `ibid context`, and the warnings of a build.
 
 mod support;
 
 use std::fs::File;
 
-use support::{Project, text};
+use support::{BASE, Project, can_build, text};
 
 fn project() -> Project {
     let project = Project::new("FROM scratch\n");
@@ -106,4 +106,59 @@ fn the_context_is_listed_for_programs() {
     let failed = project.ibid(&["context"]);
     assert_eq!(failed.status.code(), Some(125));
     assert!(text(&failed.stderr).contains(".dockerignore:2"), "{}", text(&failed.stderr));
+}
+
+#[test]
+fn a_build_warns_of_what_hardly_belongs_in_an_image() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new("FROM scratch\nCOPY . /code/\nCOPY sets /sets/\n");
+    project.file(
+        "ibid.toml",
+        &format!("name = \"test\"\n{BASE}[run]\ndata = [\"mnist\"]\noutputs = [\"out\"]\n"),
+    );
+    project.file("unique", &project.path().display().to_string());
+    project.file(".git/HEAD", "ref");
+    project.file("venv/pyvenv.cfg", "home");
+    project.file("mnist/train", "images");
+    project.file("out/model", "weights");
+    for (path, bytes) in [("large", 100_000_001), ("sets/a.csv", 8_000_000), ("sets/b.csv", 8_000_000)] {
+        project.file(path, "");
+        File::options()
+            .write(true)
+            .open(project.path().join(path))
+            .and_then(|file| file.set_len(bytes))
+            .expect("a file");
+    }
+    let output = project.ibid(&["-q", "build"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let expected = "\
+warning: `COPY . /code/` brings the large file large (100 MB) into the image
+warning: `COPY . /code/` brings the data files sets/*.csv (2 files, 16.0 MB) into the image
+warning: `COPY . /code/` brings the outputs out (7 B), which change with each run, into the image
+warning: `COPY . /code/` brings the data mnist (6 B), which each run mounts anyway, into the image
+warning: `COPY . /code/` brings the virtual environment venv (4 B) into the image
+warning: and 1 more such paths; `ibid context` lists what is copied
+hint: to keep them out, write in .dockerignore:
+  large
+  sets/*.csv
+  out
+  mnist
+  venv
+";
+    assert_eq!(said, expected);
+    // What is in the cache was warned about.
+    let output = project.ibid(&["-q", "build"]);
+    assert_eq!(text(&output.stderr), "");
+
+    project.file("Dockerfile", "FROM scratch\nCOPY . /code/\n");
+    project.file(".dockerignore", "large\nsets/*.csv\nout\nmnist\nvenv\n");
+    let output = project.ibid(&["-q", "build"]);
+    assert_eq!(
+        text(&output.stderr),
+        "warning: `COPY . /code/` brings the git repository .git (3 B) into the image\n\
+         hint: to keep it out, write in .dockerignore: .git\n"
+    );
 }
