@@ -7,6 +7,7 @@
 //! expand   quotes, escapes and variables in a word; pattern.rs for ${name#pattern}
 //! stages   global arguments, what each FROM means, which stages the target needs
 //! plan     instructions, one after the other, → steps and image configuration
+//! check    likely mistakes, found without building
 //! ```
 //!
 //! The language is that of the Dockerfile reference; where the reference is silent, BuildKit's
@@ -16,6 +17,7 @@
 //! Invariants: no input makes this code panic or run for long. Nesting of variables and the size of what
 //! variables expand to are bounded, so a small hostile file cannot ask for a large plan.
 
+pub mod check;
 mod duration;
 mod environment;
 mod error;

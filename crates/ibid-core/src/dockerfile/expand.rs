@@ -4,6 +4,9 @@
 //! single quotes keep everything; double quotes keep everything but variables and the escape character before
 //! `"`, `$` and itself; elsewhere the escape character keeps the next character. A variable that is not set is empty.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use super::environment::Environment;
 use super::error::ExpansionFault;
 use super::pattern::{Extent, Pattern};
@@ -26,6 +29,17 @@ pub(super) struct Expander<'a> {
     pub(super) keeps_unset: bool,
     /// Most bytes the result may have.
     pub(super) limit: usize,
+    /// Where to note the variables that are not set.
+    pub(super) unset: Option<&'a RefCell<Unset>>,
+}
+
+/// Variables that a text uses and that are not set.
+#[derive(Debug, Default)]
+pub(super) struct Unset {
+    /// Nothing is said for that case: `$name`, `${name#pattern}`.
+    pub(super) plain: BTreeSet<String>,
+    /// The text says what is to be then: `${name:-value}`.
+    pub(super) provided: BTreeSet<String>,
 }
 
 /// What becomes of quotes.
@@ -42,7 +56,15 @@ pub(super) enum Quotes {
 impl<'a> Expander<'a> {
     /// The rules for the words of an instruction.
     pub(super) fn new(escape: char, environment: &'a Environment, limit: usize) -> Self {
-        Self { escape, environment, quotes: Quotes::Removed, keeps_escapes: false, keeps_unset: false, limit }
+        Self {
+            escape,
+            environment,
+            quotes: Quotes::Removed,
+            keeps_escapes: false,
+            keeps_unset: false,
+            limit,
+            unset: None,
+        }
     }
 
     /// The rules for a heredoc that `COPY` or `ADD` writes to a file.
@@ -246,7 +268,7 @@ impl<'t> Reader<'_, 't> {
         }
         if !self.take('{') {
             let name = self.read_name();
-            return Ok(match self.rules.environment.get(name) {
+            return Ok(match self.look_up(name, false) {
                 Some(value) => value.to_owned(),
                 None if name.is_empty() || self.rules.keeps_unset => format!("${name}"),
                 None => String::new(),
@@ -265,7 +287,7 @@ impl<'t> Reader<'_, 't> {
         let (operator, empty_is_unset) = match modifier.as_str() {
             "" | ":" => return Err(ExpansionFault::NoBrace),
             "}" => {
-                return Ok(match self.rules.environment.get(name) {
+                return Ok(match self.look_up(name, false) {
                     Some(value) => value.to_owned(),
                     None if self.rules.keeps_unset => format!("${{{name}}}"),
                     None => String::new(),
@@ -281,7 +303,7 @@ impl<'t> Reader<'_, 't> {
         let is_pattern = matches!(operator, "#" | "%" | "/");
         let word = self.read_part(if operator == "/" { '/' } else { '}' }, is_pattern, depth)?;
         let replacement = if operator == "/" { self.read_part('}', true, depth)? } else { String::new() };
-        let value = self.rules.environment.get(name);
+        let value = self.look_up(name, !is_pattern);
         if value.is_none() && self.rules.keeps_unset {
             let slash = if every { "/" } else { "" };
             let tail = if operator == "/" { format!("/{replacement}") } else { replacement };
@@ -301,6 +323,19 @@ impl<'t> Reader<'_, 't> {
             }),
             _ => self.match_pattern(operator, value.unwrap_or_default(), &word, &replacement, every),
         }
+    }
+
+    /// The value of a variable. One that is not set is noted, unless it is one of the shell's special parameters.
+    fn look_up(&self, name: &str, is_provided: bool) -> Option<&str> {
+        let value = self.rules.environment.get(name);
+        if let (None, Some(unset)) = (value, self.rules.unset)
+            && name.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        {
+            let mut unset = unset.borrow_mut();
+            let names = if is_provided { &mut unset.provided } else { &mut unset.plain };
+            names.insert(name.to_owned());
+        }
+        value
     }
 
     fn match_pattern(
@@ -544,6 +579,22 @@ mod tests {
         check("c:\\$x\\", "c:\\value\\");
         check("`$x `` \"`$x`\"\"", "$x ` $x\"");
         check("${path//`//`}}", "`}usr`}lib`}python3.11`}site.tar.gz");
+    }
+
+    #[test]
+    fn unset_variables_are_noted() {
+        let environment = environment();
+        let check = |text: &str, plain: &[&str], provided: &[&str]| {
+            let unset = RefCell::default();
+            let rules = Expander { unset: Some(&unset), ..Expander::new('\\', &environment, 1000) };
+            rules.word(text).expect(text);
+            let Unset { plain: found, provided: found_provided } = unset.into_inner();
+            assert_eq!(found.iter().collect::<Vec<_>>(), plain, "{text}");
+            assert_eq!(found_provided.iter().collect::<Vec<_>>(), provided, "{text}");
+        };
+        check("$x ${empty} $ $1 $@ '$a' \\$a", &[], &[]);
+        check("$b ${a} ${c#x} ${d/x/y}", &["a", "b", "c", "d"], &[]);
+        check("${a:-$b} ${c+d} \"$e\"", &["b", "e"], &["a", "c"]);
     }
 
     #[test]

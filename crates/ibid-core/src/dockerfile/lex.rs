@@ -69,6 +69,11 @@ impl<'a> Lexer<'a> {
         Ok((lexer, directives))
     }
 
+    /// Goes on behind the line `line`, where `rest` stands.
+    pub(super) fn resume(rest: &'a [u8], line: usize, escape: char) -> Self {
+        Self { rest, line, escape }
+    }
+
     /// The number of lines that were read.
     pub(super) fn line(&self) -> usize {
         self.line

@@ -17,7 +17,7 @@ use super::stages::{self, BaseName, Budget, Resolved};
 use super::{Dockerfile, PlanOptions, parse, paths, ports, signal, words};
 
 /// The `PATH` of an image that sets none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What a variable of a `RUN` takes beside its text, about.
 const VARIABLE_BYTES: usize = 32;
 const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];

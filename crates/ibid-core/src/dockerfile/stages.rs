@@ -299,7 +299,7 @@ fn find_target(
 }
 
 /// The arguments that are known before the first `FROM` without being declared; a stage has to declare them.
-fn always_known(options: &PlanOptions, target: Option<&str>) -> Environment {
+pub(super) fn always_known(options: &PlanOptions, target: Option<&str>) -> Environment {
     let mut known = Environment::default();
     let platform = format!("linux/{}", options.architecture);
     for side in ["BUILD", "TARGET"] {
@@ -360,7 +360,7 @@ fn check_platform(platform: &str, architecture: &str) -> Result<(), ErrorKind> {
 }
 
 /// Go's name of an architecture.
-fn normal_architecture(name: &str) -> &str {
+pub(super) fn normal_architecture(name: &str) -> &str {
     match name {
         "x86_64" | "x86-64" => "amd64",
         "aarch64" => "arm64",
