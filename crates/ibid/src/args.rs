@@ -96,6 +96,21 @@ pub struct Build {
     #[arg(long)]
     pub update: bool,
 
+    /// Build nothing: list what in the Dockerfile is likely a mistake or keeps the build from giving the same
+    /// image again; the exit code is 1 when there is something
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "tags", "target", "no_cache", "no_cache_filter", "explain", "shell_on_fail", "verify",
+            "keep_nondeterminism", "update",
+        ]
+    )]
+    pub check: bool,
+
+    /// Print what --check finds as JSON
+    #[arg(long, requires = "check")]
+    pub json: bool,
+
     #[command(flatten)]
     pub shared: BuildShared,
 }

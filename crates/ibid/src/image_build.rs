@@ -26,6 +26,7 @@ use ibid_store::Store;
 use crate::args::BuildShared;
 use crate::bases;
 use crate::build_progress::BuildProgress;
+use crate::checks;
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
@@ -49,6 +50,21 @@ fn is_login_name(name: &str) -> bool {
     name.len() <= 32
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
+}
+
+/// Reads a Dockerfile; its text is for people.
+pub fn read_dockerfile(path: &Path) -> Result<(String, Dockerfile), Failure> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        let failure = Failure::of(&error).while_doing(format!("cannot read {}", path.display()));
+        if error.kind() == std::io::ErrorKind::NotFound {
+            failure.hint("a project is a folder with a Dockerfile; `-C DIR` picks another")
+        } else {
+            failure
+        }
+    })?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let dockerfile = dockerfile::parse(&bytes).map_err(|error| dockerfile_failure(path, &text, &error))?;
+    Ok((text, dockerfile))
 }
 
 /// Where the user's store is, or will be.
@@ -169,18 +185,7 @@ impl<'a> Preparation<'a> {
         } else {
             HostTrust::of_host(|name| std::env::var(name).ok())
         };
-        let path = &project.dockerfile;
-        let bytes = std::fs::read(path).map_err(|error| {
-            let failure = Failure::of(&error).while_doing(format!("cannot read {}", path.display()));
-            if error.kind() == std::io::ErrorKind::NotFound {
-                failure.hint("a project is a folder with a Dockerfile; `-C DIR` picks another")
-            } else {
-                failure
-            }
-        })?;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let dockerfile =
-            dockerfile::parse(&bytes).map_err(|error| dockerfile_failure(path, &text, &error))?;
+        let (text, dockerfile) = read_dockerfile(&project.dockerfile)?;
         let build_args = build_args(project, host, shared, &dockerfile)?;
         // Docker's predefined arguments: seen by steps without being declared, and no part of any key.
         for name in dockerfile::PROXY_ARGS {
@@ -267,6 +272,8 @@ impl<'a> Preparation<'a> {
             ui.warn(&format!("no `ARG {name}` in the Dockerfile: the build argument has no effect"));
         }
         check_stages(&options.no_cache, &planned.plan)?;
+        let plan_options = self.plan_options(options.target.clone());
+        checks::end_build(ui, self.project, &self.text, &self.dockerfile, &plan_options, &planned.bases)?;
         let trace = self.trace_key(options);
         let explanations = Explanations::new(self.store.cache(&trace)?.as_deref());
         let no_cache = if options.verify { NoCache::Always } else { options.no_cache.clone() };
@@ -499,7 +506,7 @@ fn context_files(request: &Request) -> Result<BTreeMap<String, String>, ibid_bui
 
 /// Build arguments: the project's, the command line's, and the person's ids where the Dockerfile asks for
 /// them. Root's are not given: `useradd` refuses id 0, and the Dockerfile's defaults serve.
-fn build_args(
+pub fn build_args(
     project: &Project,
     host: &HostUser,
     shared: &BuildShared,
@@ -531,7 +538,7 @@ fn build_args(
 }
 
 /// `SOURCE_DATE_EPOCH`, or the fixed default.
-fn epoch() -> Result<i64, Failure> {
+pub fn epoch() -> Result<i64, Failure> {
     let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") else { return Ok(DEFAULT_EPOCH) };
     text.parse().ok().filter(|epoch| *epoch >= 0).ok_or_else(|| {
         Failure::new(format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds since 1970"))
@@ -544,7 +551,7 @@ pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
 }
 
-fn dockerfile_failure(path: &Path, text: &str, error: &dockerfile::Error) -> Failure {
+pub fn dockerfile_failure(path: &Path, text: &str, error: &dockerfile::Error) -> Failure {
     let failure =
         Failure::new(error.to_string()).excerpt_lines(path, text, error.lines.first, error.lines.last, "");
     match error.hint() {

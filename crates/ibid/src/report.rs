@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use ibid_core::dockerfile::check::Finding;
 
 use crate::ui::{self, Ui};
 
@@ -156,6 +157,32 @@ impl Failure {
         }
         self.code
     }
+}
+
+/// A finding of `ibid build --check`: what, where, why, and what to write instead.
+pub fn finding(finding: &Finding, path: &Path, text: &str, has_colour: bool) -> String {
+    /// Lines of a long instruction that are shown.
+    const LINES_MAX: usize = 5;
+    let first = finding.lines.first;
+    let last = finding.lines.last.min(first + LINES_MAX - 1);
+    let lines: Vec<&str> = text.lines().skip(first - 1).take(last - first + 1).collect();
+    // What stands elsewhere in the file costs nothing, however many findings there are.
+    let source = lines.join("\n");
+    let path = path.display().to_string();
+    let span = 0..source.trim_end().len();
+    let group = Level::WARNING
+        .primary_title(&*finding.message)
+        .id(finding.rule.name())
+        .element(
+            Snippet::source(&*source)
+                .line_start(first)
+                .path(&*path)
+                .annotation(AnnotationKind::Primary.span(span)),
+        )
+        .element(Level::NOTE.with_name("why").message(finding.rule.why()))
+        .element(Level::HELP.with_name("fix").message(&*finding.fix));
+    let renderer = if has_colour { Renderer::styled() } else { Renderer::plain() };
+    renderer.render(&[group])
 }
 
 /// Byte offset where a line starts, counted from 1; the end of the text for lines past it.

@@ -53,15 +53,16 @@ impl Ui {
 
     /// As [`Self::paint`], for text that goes to stdout.
     pub fn paint_stdout(&self, style: Style, text: &str) -> String {
-        if self.colour && std::io::stdout().is_terminal() {
-            format!("{style}{text}{style:#}")
-        } else {
-            text.to_owned()
-        }
+        if self.has_colour_on_stdout() { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
     pub fn has_colour(&self) -> bool {
         self.colour
+    }
+
+    /// As [`Self::has_colour`], for text that goes to stdout.
+    pub fn has_colour_on_stdout(&self) -> bool {
+        self.colour && std::io::stdout().is_terminal()
     }
 
     /// Narration.

@@ -6,12 +6,16 @@ use ibid_build::verify::Difference;
 use ibid_build::{MadeLayer, NoCache};
 
 use crate::args::{Build, Cli};
+use crate::checks;
 use crate::image_build::{self, Options, Preparation};
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
 
 pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
+    if build.check {
+        return checks::main(ui, cli, build);
+    }
     let host = image_build::enter_user_namespace()?;
     let start = std::time::Instant::now();
     let project =
