@@ -473,7 +473,11 @@ impl Performance<'_> {
         let rules = CommitRules {
             epoch: request.epoch,
             keep_nondeterminism: request.keep_nondeterminism,
-            lowers: store.lowers(&state.layers),
+            // Only what a container ran in has its mount points below it.
+            lowers: match step.action {
+                Action::Run(_) => store.lowers(&state.layers),
+                _ => store.layer_trees(&state.layers),
+            },
         };
         match &step.action {
             Action::Config => Ok(None),

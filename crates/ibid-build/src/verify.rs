@@ -211,6 +211,9 @@ fn advice(path: &str, kind: &DifferenceKind) -> &'static str {
     if is(&[".key", ".pem", ".crt"]) || name.starts_with("ssh_host_") {
         return "a key made while building is known to everyone who has the image: make it at the first start";
     }
+    if path.starts_with("/etc/shadow") {
+        return "the salt of a password is random: set one that is made elsewhere, with `usermod --password HASH`";
+    }
     if is(&[".log"])
         || path.starts_with("/var/log/")
         || path.starts_with("/tmp/")

@@ -6,6 +6,8 @@
 //!
 //! Paths are relative to the root, without `/` at either end, and may hold any bytes.
 
+use crate::time::rfc3339;
+
 /// What to do with an entry of a new layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -15,6 +17,8 @@ pub enum Action {
     Empty,
     /// Keep the file, with [`clamp_last_change`] applied to its content.
     ClampLastChange,
+    /// Keep the file, with [`clamp_build_stamp`] applied to its content, compressed or not.
+    ClampBuildStamp,
     /// Do what [`bytecode`] says.
     Bytecode,
 }
@@ -181,6 +185,12 @@ pub static RULES: &[Rule] = &[
         places: &[Place::EndingAnywhere(".pyc")],
     },
     Rule {
+        name: "r-built",
+        cause: "R writes when a package was installed",
+        action: Action::ClampBuildStamp,
+        places: &[Place::FileAnywhere("DESCRIPTION"), Place::FileAnywhere("Meta/package.rds")],
+    },
+    Rule {
         name: "ibid-mounts",
         cause: "mount points of the sandbox",
         action: Action::Drop,
@@ -250,13 +260,37 @@ pub fn clamp_last_change(shadow: &[u8], day_max: i64) -> Option<Vec<u8>> {
     changed.then_some(result)
 }
 
+/// Lowers the time at which R installed a package, `2026-11-24 23:56:46 UTC`, to `epoch`, in seconds since 1970. `None` when
+/// nothing changes.
+///
+/// It stands in `DESCRIPTION` as `Built: R 4.2.2; ; TIME; unix`, and in `package.rds` behind `; ` or its length, 23.
+pub fn clamp_build_stamp(content: &[u8], epoch: i64) -> Option<Vec<u8>> {
+    const SHAPE: &[u8] = b"0000-00-00 00:00:00 UTC";
+    let stamp = rfc3339(epoch).replace('T', " ").replace('Z', " UTC");
+    let mut result: Option<Vec<u8>> = None;
+    for end in memchr::memmem::find_iter(content, b" UTC").map(|position| position + b" UTC".len()) {
+        let Some(start) = end.checked_sub(SHAPE.len()) else { continue };
+        let found = &content[start..end];
+        let has_shape = found.iter().zip(SHAPE).all(|(byte, shape)| match shape {
+            b'0' => byte.is_ascii_digit(),
+            shape => byte == shape,
+        });
+        let before = &content[..start];
+        let is_stamp = before.ends_with(b"; ") || before.ends_with(&[SHAPE.len() as u8]);
+        if has_shape && is_stamp && stamp.len() == SHAPE.len() && found > stamp.as_bytes() {
+            result.get_or_insert_with(|| content.to_vec())[start..end].copy_from_slice(stamp.as_bytes());
+        }
+    }
+    result
+}
+
 /// What to do with a compiled Python file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bytecode {
     /// Nothing.
     Keep,
     /// Write these bytes at this offset: the time of the source, which is clamped, too.
-    Write(u64, [u8; 4]),
+    Write(usize, [u8; 4]),
     /// Leave it out: the interpreter compiles it again.
     Drop,
 }
@@ -282,7 +316,7 @@ pub fn bytecode(content: &[u8], epoch: i64) -> Bytecode {
     };
     let epoch = u32::try_from(epoch.max(0)).unwrap_or(u32::MAX);
     match number(offset) {
-        Some(time) if time > epoch => Bytecode::Write(offset as u64, epoch.to_le_bytes()),
+        Some(time) if time > epoch => Bytecode::Write(offset, epoch.to_le_bytes()),
         _ => Bytecode::Keep,
     }
 }
@@ -298,7 +332,7 @@ mod tests {
             let rule = rule_for(path.as_bytes(), entry_type);
             assert_eq!(rule.map(|rule| (rule.name, rule.action)), expected, "{path}");
         }
-        use Action::{Bytecode, ClampLastChange, Drop, Empty};
+        use Action::{Bytecode, ClampBuildStamp, ClampLastChange, Drop, Empty};
         use EntryType::{File, Folder, Other};
         check("var/cache/ldconfig/aux-cache", File, Some(("ldconfig-cache", Drop)));
         check("var/cache/ldconfig", Folder, None);
@@ -345,6 +379,9 @@ mod tests {
         check("root/.cache/torch/model", File, None);
         check("code/__pycache__/a.cpython-311.pyc", File, Some(("python-bytecode", Bytecode)));
         check("code/a.pyc", Folder, None);
+        check("usr/lib/R/site-library/a/DESCRIPTION", File, Some(("r-built", ClampBuildStamp)));
+        check("usr/lib/R/site-library/a/Meta/package.rds", File, Some(("r-built", ClampBuildStamp)));
+        check("usr/lib/R/site-library/a/Meta/other.rds", File, None);
         check("code/a.py", File, None);
         check("run/ibid", Folder, Some(("ibid-mounts", Drop)));
         check("run/ibid-own", Folder, None);
@@ -368,6 +405,7 @@ mod tests {
                 Action::Drop => "left out",
                 Action::Empty => "emptied",
                 Action::ClampLastChange => "the day is lowered to the epoch",
+                Action::ClampBuildStamp => "the time is lowered to the epoch",
                 Action::Bytecode => {
                     "the time is lowered to the epoch; left out when compiled in a temporary folder"
                 }
@@ -409,6 +447,23 @@ mod tests {
         check(&[magic, &[0; 4], &[1, 2]], Bytecode::Keep);
         check(&[b"no bytecode at all"], Bytecode::Keep);
         check(&[b""], Bytecode::Keep);
+    }
+
+    #[test]
+    fn the_time_of_an_installation_by_r_is_lowered() {
+        #[track_caller]
+        fn check(content: &[u8], expected: Option<&[u8]>) {
+            assert_eq!(clamp_build_stamp(content, 0).as_deref(), expected, "{content:?}");
+        }
+        check(
+            b"Package: a\nBuilt: R 4.2.2; ; 2026-11-24 23:56:46 UTC; unix\n",
+            Some(b"Package: a\nBuilt: R 4.2.2; ; 1970-01-01 00:00:00 UTC; unix\n"),
+        );
+        check(b"Built: R 4.2.2; ; 1969-11-24 23:56:46 UTC; unix\n", None);
+        check(b"Packaged: 2026-11-24 23:56:46 UTC; somebody\n", None);
+        check(b"a \x172026-11-24 23:56:46 UTC", Some(b"a \x171970-01-01 00:00:00 UTC"));
+        check(b" UTC", None);
+        check(b"; 2026-11-24_23:56:46 UTC", None);
     }
 
     #[test]

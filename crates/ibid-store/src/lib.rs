@@ -47,6 +47,7 @@ mod pack;
 mod path;
 mod remove;
 mod resolve;
+mod rewrite;
 mod scan;
 mod split;
 mod staging;

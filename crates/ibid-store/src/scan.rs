@@ -7,21 +7,21 @@
 //! - Entries are sorted, a file with several names belongs to the first of them.
 //! - Times are whole seconds, none later than the epoch; a whiteout, which has no time of its own, gets the epoch.
 //! - Sockets are left out: no archive can hold one.
-//! - A folder of a lower layer is in the upper folder as soon as anything below it was written. When all that was
-//!   written below it is dropped, and its mode, owner and attributes are as below, it is left out too. So a step that
-//!   wrote nothing but dropped files makes no layer.
+//! - A folder of a lower layer is in the upper folder as soon as anything below it was written. When nothing of that is
+//!   left, because a rule dropped it or the step removed it again, and its mode, owner and attributes are as below, it is
+//!   left out too. So a step that wrote nothing but dropped and temporary files makes no layer.
 //! - Overlay marks some new folders opaque as an optimisation, which ones depends on the kernel. A mark that
 //!   hides nothing, as no lower layer has a folder there, is taken off.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use ibid_core::scrub::{self, Action, Bytecode, EntryType};
+use ibid_core::scrub::{self, Action, EntryType};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
 };
@@ -33,6 +33,7 @@ use crate::lowers::Lowers;
 use crate::manifest::{Entry, Kind, Manifest};
 use crate::path::{self, LayerPath, as_path, to_path};
 use crate::remove::remove_at;
+use crate::rewrite::{self, Rewritten};
 use crate::{Error, Result};
 
 /// Threads that look at folders: the work is system calls, and more than a few wait for each other.
@@ -40,7 +41,6 @@ const THREADS_MAX: usize = 4;
 
 /// Largest file whose content is read for a rule, bytes; real ones are far smaller.
 const READ_BYTES_MAX: u64 = 64 << 20;
-const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 
 /// Brings `upper` in order by `rules` and lists it.
 pub(crate) fn scan(upper: &Path, rules: &CommitRules) -> Result<Manifest> {
@@ -61,7 +61,8 @@ pub(crate) fn scan(upper: &Path, rules: &CommitRules) -> Result<Manifest> {
     let mut found = progress.found;
     found.sort_unstable_by(|a, b| path::compare(&a.entry.path, &b.entry.path));
     let lowers = Lowers::new(&rules.lowers);
-    let mut finish = Finish { root: root.as_fd(), upper, lowers, lost: progress.lost };
+    let keeps_times = rules.keep_nondeterminism;
+    let mut finish = Finish { root: root.as_fd(), upper, lowers, keeps_times };
     finish.take_off_needless_marks(&mut found)?;
     let mut found = finish.leave_out_emptied_folders(found)?;
     finish.set_folder_times(&found)?;
@@ -91,8 +92,6 @@ struct Progress {
     /// Threads that are looking at one, and may find more.
     busy: usize,
     found: Vec<Found>,
-    /// Folders of which something was removed.
-    lost: BTreeSet<LayerPath>,
     failure: Option<Error>,
 }
 
@@ -101,7 +100,6 @@ struct Progress {
 struct Level {
     found: Vec<Found>,
     folders: Vec<Vec<u8>>,
-    lost: bool,
 }
 
 impl Scan<'_> {
@@ -132,9 +130,6 @@ impl Scan<'_> {
                 Ok(mut level) => {
                     progress.found.append(&mut level.found);
                     progress.pending.append(&mut level.folders);
-                    if level.lost {
-                        progress.lost.insert(LayerPath(folder));
-                    }
                 }
                 Err(error) => progress.failure = Some(error),
             }
@@ -177,7 +172,6 @@ impl Scan<'_> {
             && (status.stx_rdev_major, status.stx_rdev_minor) == (0, 0);
         let rule = self.rule(&path, file_type).filter(|_| !is_whiteout_device);
         if file_type == FileType::Socket || rule == Some(Action::Drop) {
-            level.lost = true;
             return remove_at(folder.as_fd(), name, &shown());
         }
         let attributes = match file_type {
@@ -201,13 +195,12 @@ impl Scan<'_> {
         let kind = match file_type {
             FileType::RegularFile => {
                 let size = match rule {
-                    Some(action) if status.stx_size <= READ_BYTES_MAX || action == Action::Empty => {
+                    Some(action) if status.stx_size <= READ_BYTES_MAX => {
                         self.rewrite(folder, name, action, &shown())?
                     }
                     _ => Some(status.stx_size),
                 };
                 let Some(size) = size else {
-                    level.lost = true;
                     return remove_at(folder.as_fd(), name, &shown());
                 };
                 Kind::File { size }
@@ -287,34 +280,17 @@ impl Scan<'_> {
             rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(Error::io("open", shown))?;
         let mut file = std::fs::File::from(file);
         let mut content = Vec::new();
-        if matches!(action, Action::ClampLastChange | Action::Bytecode) {
-            file.read_to_end(&mut content).map_err(Error::io("read", shown))?;
-        }
-        let size = content.len() as u64;
-        match action {
-            Action::ClampLastChange => {
-                match scrub::clamp_last_change(&content, self.rules.epoch.div_euclid(SECONDS_PER_DAY)) {
-                    Some(clamped) => content = clamped,
-                    None => return Ok(Some(size)),
-                }
+        file.read_to_end(&mut content).map_err(Error::io("read", shown))?;
+        match rewrite::rewritten(action, &content, self.rules.epoch) {
+            Rewritten::Same => Ok(Some(content.len() as u64)),
+            Rewritten::Nothing => Ok(None),
+            Rewritten::Content(new) => {
+                file.set_len(0)
+                    .and_then(|()| file.write_all_at(&new, 0))
+                    .map_err(Error::io("write", shown))?;
+                Ok(Some(new.len() as u64))
             }
-            Action::Bytecode => {
-                return match scrub::bytecode(&content, self.rules.epoch) {
-                    Bytecode::Keep => Ok(Some(size)),
-                    Bytecode::Write(offset, bytes) => {
-                        file.write_all_at(&bytes, offset).map_err(Error::io("write", shown))?;
-                        Ok(Some(size))
-                    }
-                    Bytecode::Drop => Ok(None),
-                };
-            }
-            Action::Empty | Action::Drop => content.clear(),
         }
-        file.set_len(0)
-            .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| file.write_all(&content))
-            .map_err(Error::io("write", shown))?;
-        Ok(Some(content.len() as u64))
     }
 }
 
@@ -323,7 +299,8 @@ struct Finish<'a> {
     root: BorrowedFd<'a>,
     upper: &'a Path,
     lowers: Lowers<'a>,
-    lost: BTreeSet<LayerPath>,
+    /// Then a folder whose time changed is kept for that alone.
+    keeps_times: bool,
 }
 
 impl Finish<'_> {
@@ -359,7 +336,7 @@ impl Finish<'_> {
     }
 
     fn leave_out_emptied_folders(&mut self, found: Vec<Found>) -> Result<Vec<Found>> {
-        if self.lost.is_empty() || self.lowers.is_empty() {
+        if self.keeps_times || self.lowers.is_empty() {
             return Ok(found);
         }
         let mut kept = Vec::with_capacity(found.len());
@@ -369,13 +346,11 @@ impl Finish<'_> {
             let entry = &found.entry;
             let folder = LayerPath(entry.path.clone());
             if entry.kind == (Kind::Folder { opaque: false })
-                && self.lost.contains(&folder)
                 && !filled.contains(&folder)
                 && self.lowers.folder(&entry.path)?.is_some_and(|lower| lower.is_like(entry))
             {
                 rustix::fs::unlinkat(self.root, entry.path.as_slice(), AtFlags::REMOVEDIR)
                     .map_err(|errno| Error::io("remove", &self.shown(&entry.path))(errno))?;
-                self.lost.insert(LayerPath(path::parent(&entry.path).to_vec()));
                 continue;
             }
             filled.insert(LayerPath(path::parent(&entry.path).to_vec()));

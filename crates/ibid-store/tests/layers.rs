@@ -435,12 +435,14 @@ fn what_a_step_does_through_an_overlay_becomes_its_layer() {
     assert!(shows("d/new") && shows("opt/old/kept") && shows("opt/fresh/file"));
     assert!(!shows("etc/x") && !shows("d/a") && !shows("var/cache/ldconfig/aux-cache"));
 
-    // A step that writes nothing but what is dropped makes no layer.
+    // A step that writes nothing but what is dropped, or removed again, makes no layer.
     let lowers = store.lowers(&[base, step]);
     let draft = store.draft_layer().unwrap();
     let Some(mounted) = Mounted::new(&lowers, draft.upper(), draft.work()) else { return };
     write(mounted.0.path(), "var/cache/ldconfig/aux-cache", "dropped");
     write(mounted.0.path(), "run/ibid/proxy", "dropped");
+    write(mounted.0.path(), "opt/fresh/temporary", "removed");
+    fs::remove_file(mounted.0.path().join("opt/fresh/temporary")).unwrap();
     drop(mounted);
     assert_eq!(draft.commit(&CommitRules { lowers, ..rules.clone() }).unwrap(), None);
 }
