@@ -6,7 +6,15 @@
 //!
 //! Paths are relative to the root, without `/` at either end, and may hold any bytes.
 
-use crate::time::rfc3339;
+mod build_stamp;
+mod bytecode;
+mod keystore;
+mod last_change;
+
+pub use build_stamp::clamp_build_stamp;
+pub use bytecode::{Bytecode, bytecode};
+pub use keystore::clamp_keystore;
+pub use last_change::clamp_last_change;
 
 /// What to do with an entry of a new layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +27,8 @@ pub enum Action {
     ClampLastChange,
     /// Keep the file, with [`clamp_build_stamp`] applied to its content, compressed or not.
     ClampBuildStamp,
+    /// Keep the file, with [`clamp_keystore`] applied to its content.
+    ClampKeystore,
     /// Do what [`bytecode`] says.
     Bytecode,
 }
@@ -191,6 +201,12 @@ pub static RULES: &[Rule] = &[
         places: &[Place::FileAnywhere("DESCRIPTION"), Place::FileAnywhere("Meta/package.rds")],
     },
     Rule {
+        name: "java-keystore",
+        cause: "holds when each certificate was added",
+        action: Action::ClampKeystore,
+        places: &[Place::File("etc/ssl/certs/java/cacerts")],
+    },
+    Rule {
         name: "ibid-mounts",
         cause: "mount points of the sandbox",
         action: Action::Drop,
@@ -236,91 +252,6 @@ fn is_or_ends_with(path: &[u8], tail: &str) -> bool {
     path.strip_suffix(tail.as_bytes()).is_some_and(|head| head.is_empty() || head.ends_with(b"/"))
 }
 
-/// Lowers the day of the last password change (the third field of each line, days since 1970) to `day_max`.
-/// `None` when nothing changes.
-pub fn clamp_last_change(shadow: &[u8], day_max: i64) -> Option<Vec<u8>> {
-    let mut changed = false;
-    let mut result = Vec::with_capacity(shadow.len());
-    for line in shadow.split_inclusive(|&byte| byte == b'\n') {
-        let mut fields = line.splitn(4, |&byte| byte == b':');
-        let (name, password, day) = (fields.next(), fields.next(), fields.next());
-        let late = day
-            .and_then(|day| std::str::from_utf8(day).ok()?.parse::<i64>().ok())
-            .is_some_and(|day| day > day_max);
-        match (name, password, fields.next()) {
-            (Some(name), Some(password), Some(rest)) if late => {
-                changed = true;
-                for part in [name, b":", password, b":", day_max.to_string().as_bytes(), b":", rest] {
-                    result.extend_from_slice(part);
-                }
-            }
-            _ => result.extend_from_slice(line),
-        }
-    }
-    changed.then_some(result)
-}
-
-/// Lowers the time at which R installed a package, `2026-11-24 23:56:46 UTC`, to `epoch`, in seconds since 1970. `None` when
-/// nothing changes.
-///
-/// It stands in `DESCRIPTION` as `Built: R 4.2.2; ; TIME; unix`, and in `package.rds` behind `; ` or its length, 23.
-pub fn clamp_build_stamp(content: &[u8], epoch: i64) -> Option<Vec<u8>> {
-    const SHAPE: &[u8] = b"0000-00-00 00:00:00 UTC";
-    let stamp = rfc3339(epoch).replace('T', " ").replace('Z', " UTC");
-    let mut result: Option<Vec<u8>> = None;
-    for end in memchr::memmem::find_iter(content, b" UTC").map(|position| position + b" UTC".len()) {
-        let Some(start) = end.checked_sub(SHAPE.len()) else { continue };
-        let found = &content[start..end];
-        let has_shape = found.iter().zip(SHAPE).all(|(byte, shape)| match shape {
-            b'0' => byte.is_ascii_digit(),
-            shape => byte == shape,
-        });
-        let before = &content[..start];
-        let is_stamp = before.ends_with(b"; ") || before.ends_with(&[SHAPE.len() as u8]);
-        if has_shape && is_stamp && stamp.len() == SHAPE.len() && found > stamp.as_bytes() {
-            result.get_or_insert_with(|| content.to_vec())[start..end].copy_from_slice(stamp.as_bytes());
-        }
-    }
-    result
-}
-
-/// What to do with a compiled Python file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bytecode {
-    /// Nothing.
-    Keep,
-    /// Write these bytes at this offset: the time of the source, which is clamped, too.
-    Write(usize, [u8; 4]),
-    /// Leave it out: the interpreter compiles it again.
-    Drop,
-}
-
-/// What to do with the content of a `.pyc` file; times after `epoch`, in seconds since 1970, are lowered to it.
-///
-/// A header is four bytes of magic, which end in CR LF, then flags, 0 where the time of the source follows (PEP 552).
-/// Before Python 3.7 the time stood in the place of the flags.
-pub fn bytecode(content: &[u8], epoch: i64) -> Bytecode {
-    const FLAGS_MAX: u32 = 3;
-    if memchr::memmem::find(content, b"/pip-target-").is_some() {
-        return Bytecode::Drop;
-    }
-    let number = |offset: usize| {
-        let bytes = content.get(offset..offset + 4)?;
-        Some(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
-    };
-    let (Some(b"\r\n"), Some(flags)) = (content.get(2..4), number(4)) else { return Bytecode::Keep };
-    let offset = match flags {
-        0 => 8,
-        1..=FLAGS_MAX => return Bytecode::Keep,
-        _ => 4,
-    };
-    let epoch = u32::try_from(epoch.max(0)).unwrap_or(u32::MAX);
-    match number(offset) {
-        Some(time) if time > epoch => Bytecode::Write(offset, epoch.to_le_bytes()),
-        _ => Bytecode::Keep,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,7 +263,7 @@ mod tests {
             let rule = rule_for(path.as_bytes(), entry_type);
             assert_eq!(rule.map(|rule| (rule.name, rule.action)), expected, "{path}");
         }
-        use Action::{Bytecode, ClampBuildStamp, ClampLastChange, Drop, Empty};
+        use Action::{Bytecode, ClampBuildStamp, ClampKeystore, ClampLastChange, Drop, Empty};
         use EntryType::{File, Folder, Other};
         check("var/cache/ldconfig/aux-cache", File, Some(("ldconfig-cache", Drop)));
         check("var/cache/ldconfig", Folder, None);
@@ -378,6 +309,7 @@ mod tests {
         check("root/.cache/pip", Folder, None);
         check("root/.cache/torch/model", File, None);
         check("code/__pycache__/a.cpython-311.pyc", File, Some(("python-bytecode", Bytecode)));
+        check("etc/ssl/certs/java/cacerts", File, Some(("java-keystore", ClampKeystore)));
         check("code/a.pyc", Folder, None);
         check("usr/lib/R/site-library/a/DESCRIPTION", File, Some(("r-built", ClampBuildStamp)));
         check("usr/lib/R/site-library/a/Meta/package.rds", File, Some(("r-built", ClampBuildStamp)));
@@ -406,6 +338,7 @@ mod tests {
                 Action::Empty => "emptied",
                 Action::ClampLastChange => "the day is lowered to the epoch",
                 Action::ClampBuildStamp => "the time is lowered to the epoch",
+                Action::ClampKeystore => "the times are lowered to the epoch",
                 Action::Bytecode => {
                     "the time is lowered to the epoch; left out when compiled in a temporary folder"
                 }
@@ -429,57 +362,5 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), RULES.len());
-    }
-
-    #[test]
-    fn the_time_of_a_source_is_lowered_and_a_temporary_folder_is_no_place() {
-        #[track_caller]
-        fn check(header: &[&[u8]], expected: Bytecode) {
-            assert_eq!(bytecode(&header.concat(), 1000), expected, "{header:?}");
-        }
-        let (magic, time, size) = (b"\xa7\x0d\r\n".as_slice(), 2000_u32.to_le_bytes(), 5_u32.to_le_bytes());
-        let clamped = 1000_u32.to_le_bytes();
-        check(&[magic, &[0; 4], &time, &size, b"code"], Bytecode::Write(8, clamped));
-        check(&[magic, &[0; 4], &clamped, &size, b"code"], Bytecode::Keep);
-        check(&[magic, &[3, 0, 0, 0], &time, &size, b"code"], Bytecode::Keep);
-        check(&[magic, &time, &size, b"code of Python 3.6"], Bytecode::Write(4, clamped));
-        check(&[magic, &[3, 0, 0, 0], &time, &size, b"\xda\x20/tmp/pip-target-ab1x/a.py"], Bytecode::Drop);
-        check(&[magic, &[0; 4], &[1, 2]], Bytecode::Keep);
-        check(&[b"no bytecode at all"], Bytecode::Keep);
-        check(&[b""], Bytecode::Keep);
-    }
-
-    #[test]
-    fn the_time_of_an_installation_by_r_is_lowered() {
-        #[track_caller]
-        fn check(content: &[u8], expected: Option<&[u8]>) {
-            assert_eq!(clamp_build_stamp(content, 0).as_deref(), expected, "{content:?}");
-        }
-        check(
-            b"Package: a\nBuilt: R 4.2.2; ; 2026-11-24 23:56:46 UTC; unix\n",
-            Some(b"Package: a\nBuilt: R 4.2.2; ; 1970-01-01 00:00:00 UTC; unix\n"),
-        );
-        check(b"Built: R 4.2.2; ; 1969-11-24 23:56:46 UTC; unix\n", None);
-        check(b"Packaged: 2026-11-24 23:56:46 UTC; somebody\n", None);
-        check(b"a \x172026-11-24 23:56:46 UTC", Some(b"a \x171970-01-01 00:00:00 UTC"));
-        check(b" UTC", None);
-        check(b"; 2026-11-24_23:56:46 UTC", None);
-    }
-
-    #[test]
-    fn last_change_is_lowered_never_raised() {
-        #[track_caller]
-        fn check(shadow: &str, expected: Option<&str>) {
-            let clamped = clamp_last_change(shadow.as_bytes(), 100);
-            assert_eq!(clamped.as_deref(), expected.map(str::as_bytes), "{shadow:?}");
-        }
-        check("root:*:101:0:99999:7:::\n", Some("root:*:100:0:99999:7:::\n"));
-        check("root:*:100:0:99999:7:::\n", None);
-        check("root:*:99:0:99999:7:::\n", None);
-        check("root:*::0:99999:7:::\n", None);
-        check("a:!:5:0\nb:x:20000:0:9:::\nc:y:20001:0", Some("a:!:5:0\nb:x:100:0:9:::\nc:y:100:0"));
-        check("no shadow line\nb:20000\nb:!:20000\n", None);
-        check("a:*:99999999999999999999:0\n", None);
-        check("", None);
     }
 }

@@ -35,6 +35,7 @@ pub(crate) fn rewritten(action: Action, content: &[u8], epoch: i64) -> Rewritten
             [0x1f, 0x8b, ..] => in_gzip(content, |content| scrub::clamp_build_stamp(content, epoch)),
             _ => scrub::clamp_build_stamp(content, epoch),
         }),
+        Action::ClampKeystore => or_same(scrub::clamp_keystore(content, epoch)),
         Action::Bytecode => match scrub::bytecode(content, epoch) {
             Bytecode::Keep => Rewritten::Same,
             Bytecode::Write(offset, bytes) => {
