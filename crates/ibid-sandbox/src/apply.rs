@@ -26,7 +26,7 @@ const OVER_THE_OLD_ROOT: &str = "/";
 
 /// Performs all steps. `idmaps` are the user namespaces that [`Step::Bind`] refers to.
 pub(crate) fn apply(steps: &[Step], idmaps: &[OwnedFd]) -> Result<(), Failure> {
-    let mut stage = Stage { root: None, files: None, empty: None };
+    let mut stage = Stage { root: None, files: None, files_written: 0, empty: None };
     for step in steps {
         stage.perform(step, idmaps)?;
     }
@@ -37,6 +37,8 @@ struct Stage {
     root: Option<Root>,
     /// A file system in memory for injected files. Attached only until the new root is entered.
     files: Option<OwnedFd>,
+    /// How many there are, which names the next one.
+    files_written: usize,
     /// An empty read-only folder, for masking.
     empty: Option<OwnedFd>,
 }
@@ -134,9 +136,9 @@ impl Stage {
                     made().map_err(failure("make the link", path))
                 })
             }
-            Step::Inject(files) => files.iter().enumerate().try_for_each(|(number, file)| {
-                self.inject(number, file).map_err(failure("put the file", &file.target))
-            }),
+            Step::Inject(files) => files
+                .iter()
+                .try_for_each(|file| self.inject(file).map_err(failure("put the file", &file.target))),
             Step::Mask(paths) => {
                 for path in paths {
                     self.mask(path).map_err(failure("hide", path))?;
@@ -188,7 +190,7 @@ impl Stage {
         attached().map_err(failure("mount in the container", target))
     }
 
-    fn inject(&mut self, number: usize, file: &File) -> Result<(), Errno> {
+    fn inject(&mut self, file: &File) -> Result<(), Errno> {
         if self.files.is_none() {
             let options = [("mode".to_owned(), "700".to_owned())];
             let memory =
@@ -199,18 +201,20 @@ impl Stage {
         }
         let (Some(files), Some(root)) = (&self.files, &self.root) else { return Err(Errno::NOENT) };
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let name = number.to_string();
+        let name = self.files_written.to_string();
+        self.files_written += 1;
         let written = openat(files, &name, flags, Mode::RUSR)?;
         let mut rest = file.content.as_slice();
         while !rest.is_empty() {
             rest = &rest[rustix::io::write(&written, rest)?..];
         }
-        fchown(&written, Some(Uid::ROOT), Some(Gid::ROOT))?;
+        fchown(&written, Some(Uid::from_raw(file.uid)), Some(Gid::from_raw(file.gid)))?;
         fchmod(&written, Mode::from_raw_mode(file.mode))?;
         drop(written);
         let opened = openat(files, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let mount = overlay::clone(&opened, false)?;
-        set_attributes(&mount, Attributes { read_only: true, ..Default::default() }, false, None)?;
+        let attributes = Attributes { read_only: true, no_exec: !file.exec, ..Default::default() };
+        set_attributes(&mount, attributes, false, None)?;
         attach(&mount, root.file(&file.target, true)?)
     }
 

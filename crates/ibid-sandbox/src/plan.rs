@@ -125,7 +125,11 @@ pub(crate) struct OverlaySource {
 pub(crate) struct File {
     pub(crate) target: String,
     pub(crate) content: Vec<u8>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     pub(crate) mode: u32,
+    /// Whether the mount lets it be executed.
+    pub(crate) exec: bool,
 }
 
 /// The program and what it is allowed.
@@ -214,6 +218,14 @@ pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Err
                 options: tmpfs_options(*bytes, *mode),
                 restrict: Restrict { write: false, suid: true, devices: true, exec: false },
             },
+            MountKind::File { content, uid, gid, mode } => Step::Inject(vec![File {
+                target: mount.target.clone(),
+                content: content.clone(),
+                uid: *uid,
+                gid: *gid,
+                mode: mode & 0o7777,
+                exec: false,
+            }]),
         });
     }
     if !spec.files.is_empty() {
@@ -390,7 +402,14 @@ fn index_of(idmaps: &mut Vec<IdMap>, map: IdMap) -> usize {
 }
 
 fn file(file: &InjectedFile) -> File {
-    File { target: file.target.clone(), content: file.content.clone(), mode: file.mode & 0o7777 }
+    File {
+        target: file.target.clone(),
+        content: file.content.clone(),
+        uid: 0,
+        gid: 0,
+        mode: file.mode & 0o7777,
+        exec: true,
+    }
 }
 
 fn process(spec: &Spec, facts: Facts) -> Process {

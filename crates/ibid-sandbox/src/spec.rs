@@ -126,6 +126,17 @@ pub enum MountKind {
         /// Permission bits of the folder, `0o1777` for a `/tmp`.
         mode: u32,
     },
+    /// A small read-only file in memory that cannot be executed, such as a secret.
+    File {
+        /// Its bytes.
+        content: Vec<u8>,
+        /// Owner, as the container counts.
+        uid: u32,
+        /// Group, as the container counts.
+        gid: u32,
+        /// Permission bits.
+        mode: u32,
+    },
 }
 
 /// Swaps an owner on disk and an owner in the container on one mount; every other id stays itself. So

@@ -81,6 +81,10 @@ fn everything_at_once() {
                     target: "/tmp".to_owned(),
                     kind: MountKind::Tmpfs { bytes: Some(1 << 20), mode: 0o1777 },
                 },
+                Mount {
+                    target: "/run/secrets/key".to_owned(),
+                    kind: MountKind::File { content: b"key".to_vec(), uid: 7, gid: 8, mode: 0o10_0400 },
+                },
             ];
             spec.files = vec![InjectedFile {
                 target: "/etc/hosts".to_owned(),

@@ -69,6 +69,12 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Spec, String> {
                 let (target, content) = pair(value()?, '=')?;
                 spec.files.push(InjectedFile { target, content: content.into_bytes(), mode: 0o644 });
             }
+            "--secret" => {
+                let (target, content) = pair(value()?, '=')?;
+                let kind =
+                    MountKind::File { content: content.into_bytes(), uid: spec.uid, gid: 0, mode: 0o400 };
+                spec.mounts.push(Mount { target, kind });
+            }
             "--env" => spec.env.push(pair(value()?, '=')?),
             "--cwd" => spec.cwd = value()?,
             "--uid" => spec.uid = value()?.parse().map_err(|_| "--uid wants a number")?,

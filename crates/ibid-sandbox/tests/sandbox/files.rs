@@ -11,6 +11,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("files::a_read_only_root", read_only_root),
     ("files::binds", binds),
     ("files::injected_files", injected),
+    ("files::mounted_files_are_in_memory_and_others_cannot_read_them", secret),
     ("files::targets_stay_inside", targets_stay_inside),
     ("files::trusted_places_are_no_links", trusted_places),
     ("files::shared_memory", shared_memory),
@@ -80,6 +81,18 @@ fn injected(world: &World) {
     assert_eq!(lines[4..], ["stays", "mounted"]);
 }
 
+fn secret(world: &World) {
+    // In the order of the mounts: a file can lie in a folder that was mounted before it.
+    let options = ["--tmpfs", "/cache", "--secret", "/cache/key=ssh", "--secret", "/run/key=second"];
+    let script = "cat /cache/key /run/key; stat -c %u:%g:%a /cache/key; stat -f -c %T /run/key; \
+                  grep ' /run/key ' /proc/mounts | cut -d' ' -f4 | tr , '\\n' | grep -c -x -e ro -e noexec -e nosuid -e nodev";
+    let outcome = world.shell(&options, script);
+    let owner = world.ids().0;
+    assert_eq!(outcome.text(), format!("sshsecond{owner}:0:400\ntmpfs\n4"));
+    assert!(!world.upper().join("cache/key").exists());
+    assert_eq!(std::fs::read(world.upper().join("run/key")).expect("the place it was mounted on"), b"");
+}
+
 fn targets_stay_inside(world: &World) {
     let outside = world.place.folder("outside");
     symlink(&outside, world.layer().join("absolute")).expect("a link");
@@ -95,6 +108,8 @@ fn targets_stay_inside(world: &World) {
         let outcome = world.run(&["--bind", &bind(target)], &["true"]);
         assert_eq!(outcome.code, 125, "{target}: {outcome:?}");
         let outcome = world.run(&["--file", &format!("{target}=content")], &["true"]);
+        assert_eq!(outcome.code, 125, "{target}: {outcome:?}");
+        let outcome = world.run(&["--secret", &format!("{target}=content")], &["true"]);
         assert_eq!(outcome.code, 125, "{target}: {outcome:?}");
         let outcome = world.run(&["--tmpfs", target], &["true"]);
         assert_eq!(outcome.code, 125, "{target}: {outcome:?}");
