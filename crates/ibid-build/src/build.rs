@@ -478,6 +478,7 @@ impl Performance<'_> {
                 Action::Run(_) => store.lowers(&state.layers),
                 _ => store.layer_trees(&state.layers),
             },
+            mount_points: Vec::new(),
         };
         match &step.action {
             Action::Config => Ok(None),

@@ -23,6 +23,9 @@ pub struct CommitRules {
     /// The lower folders the draft was mounted over, topmost first. With them, a folder that is in the draft only because
     /// something that is dropped was written below it is left out.
     pub lowers: Vec<PathBuf>,
+    /// Folders and files that were made only to mount something there, and the folders above them that were made for
+    /// that, as absolute paths of the container without links. Those that are still empty are left out.
+    pub mount_points: Vec<PathBuf>,
 }
 
 /// A folder under `tmp/` whose `upper` becomes a layer. Removed when dropped without [`LayerDraft::commit`].

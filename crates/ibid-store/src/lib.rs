@@ -60,7 +60,7 @@ pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};
 pub use manifest::{Entry, Kind, Manifest};
-pub use merged::{Found, MergedView};
+pub use merged::{Found, MergedView, Place};
 pub use store::Store;
 
 /// The result of a store's function.

@@ -29,6 +29,26 @@ pub enum Found {
     Other(PathBuf),
 }
 
+/// Where a path leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Absolute, without links and `..`.
+    pub path: PathBuf,
+    /// Which of it and the folders above it are not there, outermost first.
+    pub missing: Vec<PathBuf>,
+}
+
+/// The way that a path goes, without links.
+#[derive(Default)]
+struct Way {
+    /// Folders on the way, each with the folders on disk that make it up; none when it is not there. `..` leaves the
+    /// last, and never the root.
+    entered: Vec<(OsString, Option<Vec<PathBuf>>)>,
+    /// What is at the end when that is no folder: where it is on disk, and its name.
+    other: Option<PathBuf>,
+    other_name: Option<OsString>,
+}
+
 impl MergedView {
     /// Stacks folders, topmost first.
     pub fn new(lowers: Vec<PathBuf>) -> Self {
@@ -38,18 +58,51 @@ impl MergedView {
     /// Finds `path`, which is taken from the root of the stack; links are followed, the last one too.
     /// None when there is nothing, or when links go round in a circle.
     pub fn find(&self, path: &Path) -> std::io::Result<Option<Found>> {
+        let Some(way) = self.walk(path, false)? else { return Ok(None) };
+        if let Some(other) = way.other {
+            return Ok(Some(Found::Other(other)));
+        }
+        let folders =
+            way.entered.into_iter().next_back().map_or_else(|| Some(self.lowers.clone()), |it| it.1);
+        Ok(folders.map(Found::Folder))
+    }
+
+    /// Where `path` leads, whether or not something is there; links are followed, the last one too, and those to
+    /// nowhere as well. None when links go round in a circle, or through what is no folder.
+    pub fn place(&self, path: &Path) -> std::io::Result<Option<Place>> {
+        let Some(way) = self.walk(path, true)? else { return Ok(None) };
+        let mut place = Place { path: PathBuf::from("/"), missing: Vec::new() };
+        for (name, folders) in &way.entered {
+            place.path.push(name);
+            if folders.is_none() {
+                place.missing.push(place.path.clone());
+            }
+        }
+        if let Some(name) = way.other_name {
+            place.path.push(name);
+        }
+        Ok(Some(place))
+    }
+
+    /// Follows `path`; `through_missing` goes on where nothing is.
+    fn walk(&self, path: &Path, through_missing: bool) -> std::io::Result<Option<Way>> {
         let mut links = 0;
-        // The folders entered so far; `..` leaves the last, and never the root.
-        let mut entered: Vec<Vec<PathBuf>> = Vec::new();
+        let mut way = Way::default();
         let mut rest: VecDeque<OsString> = names(path);
         while let Some(name) = rest.pop_front() {
             if name == ".." {
-                entered.pop();
+                way.entered.pop();
                 continue;
             }
-            match lookup(entered.last().unwrap_or(&self.lowers), Path::new(&name))? {
-                None => return Ok(None),
-                Some(Found::Folder(folders)) => entered.push(folders),
+            let found = match way.entered.last() {
+                Some((_, None)) => None,
+                Some((_, Some(folders))) => lookup(folders, Path::new(&name))?,
+                None => lookup(&self.lowers, Path::new(&name))?,
+            };
+            match found {
+                None if !through_missing => return Ok(None),
+                None => way.entered.push((name, None)),
+                Some(Found::Folder(folders)) => way.entered.push((name, Some(folders))),
                 Some(Found::Other(found)) => {
                     if std::fs::symlink_metadata(&found)?.is_symlink() {
                         links += 1;
@@ -58,20 +111,20 @@ impl MergedView {
                         }
                         let target = std::fs::read_link(&found)?;
                         if target.is_absolute() {
-                            entered.clear();
+                            way.entered.clear();
                         }
                         for name in names(&target).into_iter().rev() {
                             rest.push_front(name);
                         }
                     } else if rest.is_empty() {
-                        return Ok(Some(Found::Other(found)));
+                        (way.other, way.other_name) = (Some(found), Some(name));
                     } else {
                         return Ok(None);
                     }
                 }
             }
         }
-        Ok(Some(Found::Folder(entered.pop().unwrap_or_else(|| self.lowers.clone()))))
+        Ok(Some(way))
     }
 
     /// Reads a regular file of at most `bytes_max` bytes; none when there is no such file.
@@ -185,6 +238,34 @@ mod tests {
         check("/etc", None);
         check("/etc/passwd/x", None);
         check("/absent", None);
+    }
+
+    #[test]
+    fn places_are_known_before_they_exist() {
+        let (folder, view) = view();
+        let top = folder.path().join("top");
+        symlink("/var/new/../cache", top.join("to-missing")).expect("link");
+        symlink("/usr/lib", top.join("etc/usr")).expect("link");
+        let check = |path: &str, expected: &str, missing: &[&str]| {
+            let place = view.place(Path::new(path)).expect(path).expect(path);
+            assert_eq!(place.path, Path::new(expected), "{path}");
+            assert_eq!(place.missing, missing.iter().map(PathBuf::from).collect::<Vec<_>>(), "{path}");
+        };
+        check("/", "/", &[]);
+        check("/etc", "/etc", &[]);
+        check("/etc/passwd", "/etc/passwd", &[]);
+        check("/etc/new", "/etc/new", &["/etc/new"]);
+        check("/a/b/c", "/a/b/c", &["/a", "/a/b", "/a/b/c"]);
+        check("/lib/x/y", "/usr/lib/x/y", &["/usr/lib/x", "/usr/lib/x/y"]);
+        check("/etc/usr/x", "/usr/lib/x", &["/usr/lib/x"]);
+        check("/etc/up", "/usr/lib/file", &[]);
+        check("/to-missing/x", "/var/cache/x", &["/var", "/var/cache", "/var/cache/x"]);
+        check("/../../etc/../new", "/new", &["/new"]);
+        check("/new/../etc/group", "/etc/group", &[]);
+        check("/opaque/hidden", "/opaque/hidden", &["/opaque/hidden"]);
+        assert_eq!(view.place(Path::new("/loop/x")).expect("readable"), None);
+        assert_eq!(view.place(Path::new("/etc/passwd/x")).expect("readable"), None);
+        assert!(view.find(Path::new("/new/../etc/group")).expect("readable").is_none(), "nothing is at /new");
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! - A folder of a lower layer is in the upper folder as soon as anything below it was written. When nothing of that is
 //!   left, because a rule dropped it or the step removed it again, and its mode, owner and attributes are as below, it is
 //!   left out too. So a step that wrote nothing but dropped and temporary files makes no layer.
+//! - What was made for a mount, and is as empty as it was made, is removed. So a step's mounts leave no trace but what
+//!   the step itself wrote beside them.
 //! - Overlay marks some new folders opaque as an optimisation, which ones depends on the kernel. A mark that
 //!   hides nothing, as no lower layer has a folder there, is taken off.
 
@@ -17,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +28,7 @@ use ibid_core::scrub::{self, Action, EntryType};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
 };
+use rustix::io::Errno;
 
 use crate::attributes::{self, Attributes};
 use crate::draft::CommitRules;
@@ -45,6 +49,7 @@ const READ_BYTES_MAX: u64 = 64 << 20;
 /// Brings `upper` in order by `rules` and lists it.
 pub(crate) fn scan(upper: &Path, rules: &CommitRules) -> Result<Manifest> {
     let root = open_root(upper)?;
+    remove_mount_points(root.as_fd(), upper, &rules.mount_points)?;
     let scan = Scan { root: root.as_fd(), upper, rules, progress: Mutex::default(), changed: Condvar::new() };
     scan.progress().pending.push(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX));
@@ -68,6 +73,41 @@ pub(crate) fn scan(upper: &Path, rules: &CommitRules) -> Result<Manifest> {
     finish.set_folder_times(&found)?;
     name_hard_links(&mut found);
     Ok(Manifest { entries: found.into_iter().map(|found| found.entry).collect() })
+}
+
+/// Removes those of `mount_points` that are still empty.
+///
+/// What the step did to them is its own: a path that leads through a link now, a folder or file that holds something
+/// and anything else stays.
+fn remove_mount_points(root: BorrowedFd<'_>, upper: &Path, mount_points: &[PathBuf]) -> Result<()> {
+    let mut deepest_first: Vec<&Path> =
+        mount_points.iter().map(|path| path.strip_prefix("/").unwrap_or(path)).collect();
+    deepest_first.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    for path in deepest_first {
+        let bytes = path.as_os_str().as_bytes();
+        let (parent, Some(name)) = (path::parent(bytes), path.file_name()) else { continue };
+        let failed = |action, errno| Err(Error::io(action, &upper.join(path))(errno));
+        let folder = match open_folder(root, parent) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+            Err(errno) => return failed("open the folder of", errno),
+        };
+        let status = match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) => status,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return failed("look at", errno),
+        };
+        let flags = match FileType::from_raw_mode(status.st_mode) {
+            FileType::Directory => AtFlags::REMOVEDIR,
+            FileType::RegularFile if status.st_size == 0 => AtFlags::empty(),
+            _ => continue,
+        };
+        match rustix::fs::unlinkat(&folder, name, flags) {
+            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            Err(errno) => return failed("remove", errno),
+        }
+    }
+    Ok(())
 }
 
 /// An entry, and what serves to complete it.

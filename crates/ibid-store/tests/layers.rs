@@ -448,6 +448,66 @@ fn what_a_step_does_through_an_overlay_becomes_its_layer() {
 }
 
 #[test]
+fn places_of_mounts_leave_no_trace() {
+    if !needs_root() {
+        return;
+    }
+    let (_folder, store) = test_store();
+    let draft = store.draft_layer().unwrap();
+    for path in ["opt/kept", "var/lib/dpkg", "srv/x"] {
+        write(draft.upper(), path, path);
+    }
+    let base = draft.commit(&rules()).unwrap().unwrap();
+    let lowers = store.lowers(&[base]);
+    // What is made for mounts at these places, and what the step does beside them.
+    let check = |missing: &[&str], files: &[&str], step: &dyn Fn(&Path), expected: &[&str]| {
+        let draft = store.draft_layer().unwrap();
+        let Some(mounted) = Mounted::new(&lowers, draft.upper(), draft.work()) else { return };
+        for path in missing {
+            let path = mounted.0.path().join(&path[1..]);
+            if files.iter().any(|file| path.ends_with(&file[1..])) {
+                fs::write(path, "").unwrap();
+            } else {
+                fs::create_dir(path).unwrap();
+            }
+        }
+        step(mounted.0.path());
+        drop(mounted);
+        let mount_points = missing.iter().map(Into::into).collect();
+        let rules = CommitRules { lowers: lowers.clone(), mount_points, ..rules() };
+        let layer = draft.commit(&rules).unwrap();
+        assert_eq!(layer.map(|layer| names(&archive(&store, &layer))).unwrap_or_default(), expected);
+        assert!(left_over(&store).is_empty());
+    };
+    let nothing = |_: &Path| {};
+    check(&["/a", "/a/b", "/a/b/c"], &[], &nothing, &[]);
+    check(
+        &["/opt/x", "/opt/x/file", "/run/secrets", "/run/secrets/key"],
+        &["/opt/x/file", "/key"],
+        &nothing,
+        &[],
+    );
+    // Not there when somebody else was faster, as below another mount.
+    check(&[], &[], &|root| write(root, "new", ""), &["new"]);
+    check(&["/a", "/a/b"], &[], &|root| write(root, "a/own", ""), &["a/", "a/own"]);
+    check(&["/a", "/a/file"], &["/a/file"], &|root| write(root, "a/file", "own"), &["a/", "a/file"]);
+    check(&["/opt/x"], &[], &|root| dress(&root.join("opt"), Some(0o700), 0, 0, 5), &["opt/"]);
+    // A step cannot have more removed than places, by putting a link in their way.
+    let link = |root: &Path| {
+        fs::remove_dir(root.join("a/lib")).unwrap();
+        fs::remove_dir(root.join("a")).unwrap();
+        symlink("/made", root.join("a")).unwrap();
+        fs::create_dir_all(root.join("made/lib")).unwrap();
+    };
+    check(&["/a", "/a/lib"], &[], &link, &["a", "made/", "made/lib/"]);
+    let pipe = |root: &Path| {
+        fs::remove_dir(root.join("a")).unwrap();
+        node(&root.join("a"), FileType::Fifo, 0, 0);
+    };
+    check(&["/a"], &[], &pipe, &["a"]);
+}
+
+#[test]
 fn damage_is_found_when_a_layer_is_read() {
     if !needs_root() {
         return;
