@@ -104,6 +104,17 @@ pub struct Run {
     pub script: Option<InlineFile>,
 }
 
+/// How steps that run at the same time use one cache mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sharing {
+    /// All of them at once.
+    Shared,
+    /// Each that finds it in use gets another one.
+    Private,
+    /// One after the other.
+    Locked,
+}
+
 /// Where a command finds its [`Run::script`]; `argv` names it there.
 pub const SCRIPT_FOLDER: &str = "/dev/pipes";
 

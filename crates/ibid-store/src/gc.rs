@@ -1,11 +1,12 @@
 //! Removing what nothing needs, least recently used first.
 //!
-//! Needed are the layers and configurations of tagged images, and the layers that a live scratch folder leases: those
-//! of a run. A build holds the store's lock while it goes, so nothing is removed beside it. What is removed moves to
+//! Needed are the layers and configurations of tagged images, the layers that a live scratch folder leases, those
+//! of a run, and cache mounts that somebody holds. A build holds the store's lock while it goes, so nothing is removed beside it. What is removed moves to
 //! `tmp/` first, so that nothing visible is ever half there; a removal that breaks off is finished by the next to open
 //! the store.
 //!
-//! Everything here can be had again: layers by building, packages by fetching them, caches by filling them.
+//! Everything here can be had again: layers by building, packages by fetching them, caches and cache mounts by filling
+//! them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use ibid_core::digest::{DiffId, Digest};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 
+use crate::mounts::{self, Kept};
 use crate::remove::remove_tree;
 use crate::staging::StagedFolder;
 use crate::{Error, Result, Store};
@@ -39,7 +41,7 @@ pub enum Limit {
 pub struct Item {
     /// What it is.
     pub kind: ItemKind,
-    /// Digest or file name.
+    /// Digest, file name, or what people call it.
     pub name: String,
     /// What it takes on the disk, about.
     pub bytes: u64,
@@ -59,6 +61,8 @@ pub enum ItemKind {
     Package,
     /// A value of the build cache, or the known files of a context.
     CacheValue,
+    /// A folder that build steps keep.
+    CacheMount,
 }
 
 impl ItemKind {
@@ -69,6 +73,7 @@ impl ItemKind {
             Self::Image => "image without tag",
             Self::Package => "package",
             Self::CacheValue => "cache value",
+            Self::CacheMount => "cache mount",
         }
     }
 }
@@ -188,11 +193,18 @@ impl Store {
                 items.push(item(kind, name(&path), &path, &metadata));
             }
         }
+        for Kept { path, id, bytes, last_used, in_use } in mounts::list(&self.mounts())? {
+            if in_use {
+                bytes_needed += bytes;
+            } else {
+                items.push(Item { kind: ItemKind::CacheMount, name: id, bytes, last_used, path });
+            }
+        }
         Ok((items, bytes_needed))
     }
 
     fn take_away(&self, item: &Item) -> Result<()> {
-        if item.kind != ItemKind::Layer {
+        if !matches!(item.kind, ItemKind::Layer | ItemKind::CacheMount) {
             return match fs::remove_file(&item.path) {
                 Err(error) if error.kind() == ErrorKind::IsADirectory => remove_tree(&item.path),
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -202,7 +214,7 @@ impl Store {
             };
         }
         let grave = StagedFolder::new(&self.tmp())?;
-        let target = grave.path().join("layer");
+        let target = grave.path().join("removed");
         rustix::fs::rename(&item.path, &target).map_err(Error::io("move away", &item.path))?;
         grave.remove()
     }

@@ -14,6 +14,7 @@
 //! ├── tags/<registry>/<repository>/  `:<tag>` or `@<hex>`: one line, an image's digest
 //! ├── notes/<hex>                    facts about an image that are no part of it
 //! ├── cache/<hex>                    values of the build cache
+//! ├── mounts/<hex>/<n>/              cache mounts of build steps: see `mounts`
 //! ├── debs/                          packages by hash; ibid-debian's
 //! ├── skeleton/                      empty mount points, always the lowest folder of an overlay
 //! └── tmp/<random>                   drafts, scratch, files being written; a live one is flocked
@@ -22,6 +23,7 @@
 //! Invariants:
 //! - Whatever is visible outside `tmp/` is complete. It is made in `tmp/` and renamed, and only tags and
 //!   cache values are ever replaced.
+//! - Cache mounts are written by the steps that hold them; nothing else of a build reads them.
 //! - Blobs and layers never change. The same name always means the same bytes.
 //! - A thing in `tmp/` is flocked by its maker as long as the maker lives, so whoever gets the lock may remove it.
 //! - What is deleted moves to `tmp/` first, by one who holds `lock` exclusively; see `gc`.
@@ -42,6 +44,7 @@ mod lowers;
 mod manifest;
 mod manifest_format;
 mod merged;
+mod mounts;
 mod notes;
 mod pack;
 mod path;
@@ -61,6 +64,7 @@ pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};
 pub use manifest::{Entry, Kind, Manifest};
 pub use merged::{Found, MergedView, Place};
+pub use mounts::{CacheMount, CacheMounts};
 pub use store::Store;
 
 /// The result of a store's function.
