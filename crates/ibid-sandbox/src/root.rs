@@ -4,7 +4,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use ibid_sys::Errno;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, mkdirat, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, mkdirat, openat, openat2,
+};
 use rustix::mount::{MoveMountFlags, move_mount};
 
 /// The folder that becomes `/`.
@@ -38,7 +40,10 @@ impl Root {
     pub(crate) fn folder(&self, path: &str, follow_links: bool) -> Result<OwnedFd, Errno> {
         match self.find(path, follow_links) {
             Err(Errno::NOENT) => {}
-            result => return result,
+            found => {
+                return found
+                    .and_then(|found| if is_folder(&found)? { Ok(found) } else { Err(Errno::NOTDIR) });
+            }
         }
         let mut made = String::new();
         let mut folder = self.0.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
@@ -65,7 +70,10 @@ impl Root {
     pub(crate) fn file(&self, path: &str, follow_links: bool) -> Result<OwnedFd, Errno> {
         match self.find(path, follow_links) {
             Err(Errno::NOENT) => {}
-            result => return result,
+            found => {
+                return found
+                    .and_then(|found| if is_folder(&found)? { Err(Errno::ISDIR) } else { Ok(found) });
+            }
         }
         let (parent, name) = self.parent(path, follow_links)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -91,6 +99,11 @@ impl AsFd for Root {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The kernel takes a folder for a file, or the other way round, for a wrong argument, and says no more.
+fn is_folder(place: &OwnedFd) -> Result<bool, Errno> {
+    Ok(FileType::from_raw_mode(fstat(place)?.st_mode) == FileType::Directory)
 }
 
 /// Gives root what was just made: in a user namespace its maker is the user.

@@ -116,6 +116,19 @@ fn targets_stay_inside(world: &World) {
     }
     assert_eq!(std::fs::read_dir(&outside).expect("there").count(), 0);
 
+    // What is no folder, or is one, is said so.
+    world.place.file("note", "");
+    for (option, value, word) in [
+        ("--tmpfs", "/etc/passwd".to_owned(), "NotADirectory"),
+        ("--bind", bind("/etc/passwd"), "NotADirectory"),
+        ("--bind", format!("{}:/etc", world.place.path().join("note").display()), "IsADirectory"),
+        ("--file", "/etc=content".to_owned(), "IsADirectory"),
+    ] {
+        let outcome = world.run(&[option, &value], &["true"]);
+        assert_eq!(outcome.code, 125, "{value}: {outcome:?}");
+        assert!(outcome.stderr.contains(word), "{value}: {outcome:?}");
+    }
+
     // One that stays inside is followed.
     let option = bind("/harmless/deep");
     let text = world.shell(&["--bind", &option], "mountpoint -q /inside/deep && echo mounted");
