@@ -21,15 +21,17 @@ use ibid_core::image::{History, ImageConfig, RootFs, host_architecture};
 use ibid_core::plan::{Action, Base, Copy, CopyFrom, Lines, Plan, Stage, Step};
 use ibid_core::time::rfc3339;
 use ibid_sandbox::trust::HostTrust;
-use ibid_store::{CommitRules, MergedView, Store};
+use ibid_store::{CacheMounts, CommitRules, MergedView, Store};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancellation;
 use crate::context::{self, Context, Selection};
-use crate::explain::{Explanations, TracedStep};
-use crate::key::Key;
-use crate::{copy, key, run_step};
+use crate::credentials::Credentials;
+use crate::explain::Explanations;
+use crate::inputs::{self, Inputs, StageLayers};
+use crate::run_step::{self, Site};
+use crate::{copy, key, mounts};
 
 /// Stages that are worked on at once at least, since many wait for networks and disks; more where there are more
 /// processors.
@@ -65,6 +67,8 @@ pub struct Request<'a> {
     pub explanations: &'a Explanations,
     /// What processes get from the host.
     pub trust: &'a HostTrust,
+    /// What steps are lent that ask for it.
+    pub credentials: &'a Credentials,
     /// Keep times, logs, caches and whatever else differs each time: the rules of [`ibid_core::scrub`] are off.
     pub keep_nondeterminism: bool,
     /// A build that is only compared with another: its steps see another time zone and temporary folder,
@@ -75,7 +79,7 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    fn rules(&self) -> key::Rules {
+    pub(crate) fn rules(&self) -> key::Rules {
         key::Rules { epoch: self.epoch, keep_nondeterminism: self.keep_nondeterminism }
     }
 }
@@ -216,6 +220,12 @@ pub enum StepError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// A mount cannot be had.
+    #[error(transparent)]
+    Mount(#[from] mounts::Error),
+    /// The build was ended before.
+    #[error("the build was ended")]
+    Cancelled,
     /// A path that should be a folder is something else.
     #[error("`{0}` exists in the image and is no folder")]
     NoFolder(String),
@@ -223,9 +233,9 @@ pub enum StepError {
 
 /// What the cache keeps for a step.
 #[derive(Serialize, Deserialize)]
-struct CachedStep {
+pub(crate) struct CachedStep {
     /// The layer; none when the step changed nothing.
-    layer: Option<DiffId>,
+    pub(crate) layer: Option<DiffId>,
 }
 
 /// What the cache keeps for an environment.
@@ -243,8 +253,11 @@ pub fn build(store: &Store, request: &Request, on_event: &(dyn Fn(Event) + Sync)
         first_numbers.push(total + 1);
         total += stage.steps.iter().filter(|step| makes(step)).count();
     }
+    // What a trial keeps, only its own steps find.
+    let scratch = request.is_trial.then(|| store.scratch()).transpose()?;
     let performance = Performance {
         store,
+        cache_mounts: scratch.as_ref().map_or_else(|| store.cache_mounts(), |it| it.cache_mounts(store)),
         request,
         on_event,
         first_numbers,
@@ -305,6 +318,7 @@ impl<E: Into<Error>> From<E> for Stop {
 /// One build under way.
 struct Performance<'a> {
     store: &'a Store,
+    cache_mounts: CacheMounts,
     request: &'a Request<'a>,
     on_event: &'a (dyn Fn(Event) + Sync),
     /// For each stage the number of its first step.
@@ -416,61 +430,60 @@ impl Performance<'_> {
     ) -> Result<Option<DiffId>, Stop> {
         let (store, request) = (self.store, self.request);
         let at = |kind: StepError| Error::Step { lines: step.lines, kind: Box::new(kind) };
-        let source = match &step.action {
-            Action::Copy(Copy { from: CopyFrom::Stage(index), .. }) => Some(self.built(*index)?),
-            _ => None,
-        };
-        let source = source.map(|stage| stage.layers.as_slice());
-        let (key, selection) =
-            step_key(step, state, request, source).map_err(at)?.expect("the step makes something");
-        let digest = key.digest;
+        let mut stages = StageLayers::new();
+        for index in step.action.stages() {
+            stages.insert(index, self.built(index)?.layers.as_slice());
+        }
+        let inputs =
+            Inputs::of(step, &state.layers, request, &stages).map_err(at)?.expect("the step makes something");
+        let digest = inputs.key.digest;
         let skips_cache = request.no_cache.covers(label);
         if !skips_cache && let Some(cached) = cached_step(store, &digest)? {
             self.steps_cached.fetch_add(1, Ordering::Relaxed);
             (self.on_event)(Event::Cached(name));
             cached.layer.iter().for_each(|layer| store.use_layer(layer));
-            if !request.explanations.knows(label, &step.text, &key.inputs) {
-                let traced = traced(step, stage, label, request, key, selection.as_ref()).map_err(at)?;
+            if !request.explanations.knows(label, &step.text, &inputs.key.inputs) {
+                let traced = inputs::traced(step, stage, label, request, &inputs).map_err(at)?;
                 request.explanations.keep(name.number, traced);
             }
             return Ok(cached.layer);
         }
-        let traced = traced(step, stage, label, request, key, selection.as_ref()).map_err(at)?;
+        let traced = inputs::traced(step, stage, label, request, &inputs).map_err(at)?;
         let reasons = if skips_cache {
             vec!["the cache is not asked".to_owned()]
         } else {
             request.explanations.reasons(&traced)
         };
         (self.on_event)(Event::Started(name, &reasons));
-        if let Some(selection) = &selection {
+        // What a mount shows does not come into the image.
+        if let (Action::Copy(_), Some(selection)) = (&step.action, inputs.selections.first()) {
             (self.on_event)(Event::Copying(name, selection));
         }
         let start = Instant::now();
         let on_line = |line: &str| (self.on_event)(Event::Output(name, start.elapsed().as_secs_f64(), line));
-        for path in selection.iter().flat_map(Selection::skipped) {
+        for path in inputs.selections.iter().flat_map(Selection::skipped) {
             on_line(&format!("warning: {} is left out: it is a socket, pipe or device", path.display()));
         }
-        let layer = self.perform(step, state, selection, source, &on_line).map_err(at)?;
+        let layer = self.perform(step, state, &inputs.selections, &stages, &on_line).map_err(at)?;
         if !request.is_trial {
-            let value = serde_json::to_vec(&CachedStep { layer }).expect("plain data");
-            store.put_cache(&digest, &value)?;
+            put_cached_step(store, &digest, &CachedStep { layer })?;
             request.explanations.keep(name.number, traced);
         }
         (self.on_event)(Event::Finished(name, start.elapsed().as_secs_f64()));
         Ok(layer)
     }
 
-    /// Executes a step and commits its layer. `source` are the layers of the stage it copies from.
+    /// Executes a step and commits its layer. `selections` are what it takes from the context.
     fn perform(
         &self,
         step: &Step,
         state: &StageState,
-        selection: Option<Selection>,
-        source: Option<&[DiffId]>,
+        selections: &[Selection],
+        stages: &StageLayers,
         on_line: &(dyn Fn(&str) + Sync),
     ) -> Result<Option<DiffId>, StepError> {
         let (store, request) = (self.store, self.request);
-        let rules = CommitRules {
+        let mut rules = CommitRules {
             epoch: request.epoch,
             keep_nondeterminism: request.keep_nondeterminism,
             // Only what a container ran in has its mount points below it.
@@ -484,7 +497,17 @@ impl Performance<'_> {
             Action::Config => Ok(None),
             Action::Run(run) => {
                 let draft = store.draft_layer()?;
-                run_step::run(store, run, &state.layers, &draft, request, &self.cancellation, on_line)?;
+                let site = Site {
+                    store,
+                    request,
+                    layers: &state.layers,
+                    draft: &draft,
+                    selections,
+                    stages,
+                    cache_mounts: &self.cache_mounts,
+                    cancellation: &self.cancellation,
+                };
+                rules.mount_points = run_step::run(run, &site, on_line)?;
                 Ok(draft.commit(&rules)?)
             }
             Action::Workdir { path, user } => {
@@ -511,27 +534,17 @@ impl Performance<'_> {
                     Some(text) => Some(run_step::owner(store, text, &state.layers)?),
                     None => None,
                 };
-                match &copy.from {
-                    CopyFrom::Context => {
-                        let selection = selection.expect("the key of a copy from the context selects");
-                        copy::from_context(
-                            store,
-                            copy,
-                            request.context,
-                            &selection,
-                            owner,
-                            &state.layers,
-                            &draft,
-                        )?;
-                    }
-                    CopyFrom::Stage(_) => {
-                        let layers = source.expect("the layers of a stage that is copied from are given");
-                        copy::from_layers(store, copy, layers, owner, &state.layers, &draft)?;
-                    }
-                    CopyFrom::Image(name) => {
-                        let layers = &request.bases[name].config.rootfs.diff_ids;
-                        copy::from_layers(store, copy, layers, owner, &state.layers, &draft)?;
-                    }
+                match inputs::source_layers(&copy.from, request, stages) {
+                    None => copy::from_context(
+                        store,
+                        copy,
+                        request.context,
+                        &selections[0],
+                        owner,
+                        &state.layers,
+                        &draft,
+                    )?,
+                    Some(layers) => copy::from_layers(store, copy, layers, owner, &state.layers, &draft)?,
                 }
                 Ok(draft.commit(&rules)?)
             }
@@ -547,38 +560,6 @@ impl Drop for End<'_> {
         // Taken already where the stage came to its end.
         let _ = self.0.set(None);
     }
-}
-
-/// What a step reads, for the next build's explanations.
-fn traced(
-    step: &Step,
-    stage: &Stage,
-    label: &str,
-    request: &Request,
-    key: Key,
-    selection: Option<&Selection>,
-) -> Result<TracedStep, StepError> {
-    let base = match &stage.base {
-        Base::Scratch => ("scratch".to_owned(), String::new()),
-        Base::Stage(index) => (format!("stage {index}"), String::new()),
-        Base::Image(name) => (name.clone(), request.bases[name].digest.to_string()),
-    };
-    let mut files = BTreeMap::new();
-    if let Some(selection) = selection {
-        for (path, identity) in request.context.identities(selection)? {
-            files.insert(path.display().to_string(), identity);
-        }
-    }
-    let own_variables =
-        stage.config.env.iter().filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.to_owned());
-    Ok(TracedStep {
-        stage: label.to_owned(),
-        text: step.text.clone(),
-        base,
-        inputs: key.inputs,
-        own_variables: own_variables.collect(),
-        files,
-    })
 }
 
 /// The image to run mounted code in, when nothing needs to be built: every step is in the cache, save
@@ -600,14 +581,11 @@ pub fn built_environment(store: &Store, request: &Request) -> Result<Option<Dige
         };
         for step in &stage.steps[..end.min(stage.steps.len())] {
             let at = |kind: StepError| Error::Step { lines: step.lines, kind: Box::new(kind) };
-            let source = match &step.action {
-                Action::Copy(Copy { from: CopyFrom::Stage(index), .. }) => {
-                    Some(built[index].layers.as_slice())
-                }
-                _ => None,
+            let stages = step.action.stages().map(|index| (index, built[&index].layers.as_slice())).collect();
+            let Some(inputs) = Inputs::of(step, &state.layers, request, &stages).map_err(at)? else {
+                continue;
             };
-            let Some((key, _)) = step_key(step, &state, request, source).map_err(at)? else { continue };
-            let Some(cached) = cached_step(store, &key.digest)? else { return Ok(None) };
+            let Some(cached) = cached_step(store, &inputs.key.digest)? else { return Ok(None) };
             cached.layer.iter().for_each(|layer| store.use_layer(layer));
             state.layers.extend(cached.layer);
         }
@@ -706,37 +684,15 @@ fn history(step: &Step, request: &Request, empty_layer: bool) -> Option<History>
     })
 }
 
-/// The key of a step, with what it copies when that comes from the context; none for steps that touch
-/// only the configuration. `source` are the layers of the stage it copies from.
-fn step_key(
-    step: &Step,
-    state: &StageState,
-    request: &Request,
-    source: Option<&[DiffId]>,
-) -> Result<Option<(Key, Option<Selection>)>, StepError> {
-    let rules = request.rules();
-    Ok(match &step.action {
-        Action::Config => None,
-        Action::Run(run) => Some((key::run(run, &state.layers, rules), None)),
-        Action::Workdir { path, user } => Some((key::workdir(path, user, &state.layers, rules), None)),
-        Action::Copy(copy) => {
-            let (content, selection) = match &copy.from {
-                CopyFrom::Context => {
-                    let selection = request.context.select(&copy.sources)?;
-                    (request.context.digest(&selection)?, Some(selection))
-                }
-                CopyFrom::Stage(_) => {
-                    let layers = source.expect("the layers of a stage that is copied from are given");
-                    (key::stacked(layers), None)
-                }
-                CopyFrom::Image(name) => (key::stacked(&request.bases[name].config.rootfs.diff_ids), None),
-            };
-            Some((key::copy(copy, &content, &state.layers, rules), selection))
-        }
-    })
+pub(crate) fn put_cached_step(
+    store: &Store,
+    key: &Digest,
+    step: &CachedStep,
+) -> Result<(), ibid_store::Error> {
+    store.put_cache(key, &serde_json::to_vec(step).expect("plain data"))
 }
 
-fn cached_step(store: &Store, key: &Digest) -> Result<Option<CachedStep>, Error> {
+pub(crate) fn cached_step(store: &Store, key: &Digest) -> Result<Option<CachedStep>, ibid_store::Error> {
     let Some(value) = store.cache(key)? else { return Ok(None) };
     // What cannot be read is as good as absent: the cache is no truth.
     let Ok(cached) = serde_json::from_slice::<CachedStep>(&value) else { return Ok(None) };

@@ -1,12 +1,16 @@
 //! Ending what other stages run when one has failed.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use ibid_sandbox::Handle;
 
 /// Whether the build goes on, and what runs in it.
 #[derive(Default)]
-pub(crate) struct Cancellation(Mutex<State>);
+pub(crate) struct Cancellation {
+    state: Mutex<State>,
+    cancelled: Condvar,
+}
 
 #[derive(Default)]
 struct State {
@@ -26,10 +30,17 @@ impl Cancellation {
         self.state().is_cancelled
     }
 
+    /// Waits so long, or until the build is cancelled; says whether it is.
+    pub(crate) fn wait(&self, time: Duration) -> bool {
+        let waited = self.cancelled.wait_timeout_while(self.state(), time, |state| !state.is_cancelled);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_cancelled
+    }
+
     /// Ends everything that runs, and what starts afterwards as soon as it is watched.
     pub(crate) fn cancel(&self) {
         let mut state = self.state();
         state.is_cancelled = true;
+        self.cancelled.notify_all();
         for (_, handle) in &state.running {
             // What cannot be killed has ended, or is waited for.
             let _ = handle.kill();
@@ -49,7 +60,7 @@ impl Cancellation {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -179,6 +179,13 @@ impl Context {
         Ok(selection)
     }
 
+    /// Finds one path, whatever characters it holds; `.` and the empty path are all of the context.
+    pub fn select_path(&self, path: &str) -> Result<Selection, Error> {
+        let mut selection = Selection::default();
+        select::exact(self, path, &mut selection)?;
+        Ok(selection)
+    }
+
     /// The digest of everything a copy of `selection` makes: names, links, content, and which files are
     /// executable. Reads the files whose content is not known yet.
     pub fn digest(&self, selection: &Selection) -> Result<Digest, Error> {

@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ibid_core::digest::DiffId;
-use ibid_core::plan::Copy;
+use ibid_core::plan::{Copy, CopyFrom};
 use ibid_sandbox::{Overlay, rootfs};
 use ibid_store::{LayerDraft, Store};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
@@ -132,6 +132,30 @@ pub(crate) fn make_folder(
     image.folder(Path::new(path), owner)?;
     drop(image);
     Ok(view.unmount()?)
+}
+
+/// Copies a selection into a plain folder that nobody else sees: a folder's content, or a file by its name, into
+/// `below`, a path in it. Files of the context are normalised; those of a stage or an image keep all they have.
+pub(crate) fn into_folder(
+    store: &Store,
+    from: &Context,
+    selection: &Selection,
+    folder: &Path,
+    below: &str,
+    normalise: bool,
+) -> Result<(), Error> {
+    let copy = Copy {
+        from: CopyFrom::Context,
+        sources: Vec::new(),
+        inline: Vec::new(),
+        dest: format!("{}/", below.trim_end_matches('/')),
+        chown: None,
+        chmod: None,
+        extract: false,
+    };
+    let (owner, kind) = if normalise { (Some((0, 0)), JobKind::Context) } else { (None, JobKind::Image) };
+    let job = Job { copy: &copy, from, owner, made_owner: (0, 0), kind };
+    write(&Image::open(folder)?, &job, selection, store)
 }
 
 /// Copies files of the build context.

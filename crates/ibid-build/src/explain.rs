@@ -35,7 +35,7 @@ pub(crate) struct TracedStep {
     pub(crate) inputs: Vec<(String, String)>,
     /// Names of variables that are the image's own; others are build arguments.
     pub(crate) own_variables: BTreeSet<String>,
-    /// What it copies from the context: path and content digest.
+    /// What it copies or mounts from the context: path and content digest.
     pub(crate) files: BTreeMap<String, String>,
 }
 
@@ -127,11 +127,13 @@ fn differences(old: &TracedStep, new: &TracedStep) -> Vec<String> {
             _ => {}
         }
     }
-    if values(old, "content") != values(new, "content") {
-        let files = changed_files(&old.files, &new.files);
-        reasons.push(if files.is_empty() { "what it copies has changed".to_owned() } else { files });
+    for (name, verb) in [("content", "copies"), ("mounted", "mounts")] {
+        if values(old, name) != values(new, name) {
+            let files = changed_files(&old.files, &new.files);
+            reasons.push(if files.is_empty() { format!("what it {verb} has changed") } else { files });
+        }
     }
-    let skipped = ["layer", "variable", "value", "content"];
+    let skipped = ["layer", "variable", "value", "content", "mounted"];
     let names: BTreeSet<&str> = old.inputs.iter().chain(&new.inputs).map(|(name, _)| name.as_str()).collect();
     for name in names.into_iter().filter(|name| !skipped.contains(name)) {
         let (before, now) = (values(old, name).join(" "), values(new, name).join(" "));
@@ -228,6 +230,12 @@ mod tests {
             &["a changed, c added, d added and 1 more"],
         );
         check(copy("1", &[]), &copy("2", &[]), &["what it copies has changed"]);
+        let mounts = |content: &str, files: &[(&str, &str)]| {
+            step(&[("mount", "type=bind"), ("mounted", content)], files)
+        };
+        check(mounts("1", &[("a", "1")]), &mounts("2", &[("a", "2")]), &["a changed"]);
+        check(mounts("1", &[]), &mounts("2", &[]), &["what it mounts has changed"]);
+        check(step(&[], &[]), &step(&[("network", "none")], &[]), &["network: nothing → none"]);
         check(
             step(&[("layer", "1")], &[]),
             &step(&[("layer", "2")], &[]),

@@ -3,7 +3,7 @@
 
 use ibid_core::digest::{DiffId, Digest, Hasher};
 use ibid_core::image::ContainerConfig;
-use ibid_core::plan::{Copy, Run};
+use ibid_core::plan::{CacheBase, Copy, Network, Permissions, Run};
 
 /// Raised when a step's meaning or the rules for its layer change, so that old results are not used.
 const RULES_VERSION: &str = "2";
@@ -55,8 +55,9 @@ impl KeyHasher {
     }
 }
 
-/// A `RUN` over `layers`.
-pub(crate) fn run(run: &Run, layers: &[DiffId], rules: Rules) -> Key {
+/// A `RUN` over `layers`. `contents` are what its mounts show, one for each of them: none for those that start empty or
+/// whose content does not count.
+pub(crate) fn run(run: &Run, contents: &[Option<Digest>], layers: &[DiffId], rules: Rules) -> Key {
     let mut key = KeyHasher::new("run", rules);
     key.layers(layers);
     for argument in &run.argv {
@@ -72,7 +73,42 @@ pub(crate) fn run(run: &Run, layers: &[DiffId], rules: Rules) -> Key {
         key.field("script", &script.name);
         key.field("text", &script.content);
     }
+    for (mount, content) in run.mounts.iter().zip(contents) {
+        key.field("mount", &mount.options());
+        if let Some(content) = content {
+            key.field("mounted", &content.to_string());
+        }
+    }
+    // Said only where it is asked for: a step that says nothing of it has the key that it always had.
+    if run.network != Network::Default {
+        key.field("network", if run.network == Network::None { "none" } else { "host" });
+    }
     key.finish()
+}
+
+/// The name of a cache mount: its id, and what a new one is made of. `content` is that of the stage or image that it
+/// starts from.
+pub(crate) fn cache_mount(id: &str, base: &CacheBase, content: Option<&Digest>) -> Digest {
+    let mut key = KeyHasher::new("cache mount", Rules { epoch: 0, keep_nondeterminism: false });
+    key.field("id", id);
+    match base {
+        CacheBase::Empty(Permissions { uid, gid, mode }) => {
+            key.field("owner", &format!("{uid}:{gid}"));
+            key.field("mode", &format!("{mode:o}"));
+        }
+        CacheBase::Copy { source, .. } => {
+            key.field("content", &content.expect("a base has content").to_string());
+            key.field("source", source);
+        }
+    }
+    key.finish().digest
+}
+
+/// The layer that holds what a mount shows of the context.
+pub(crate) fn mounted_context(content: &Digest, epoch: i64) -> Digest {
+    let mut key = KeyHasher::new("mounted context", Rules { epoch, keep_nondeterminism: false });
+    key.field("content", &content.to_string());
+    key.finish().digest
 }
 
 /// A `COPY` or `ADD` over `layers`, of sources with the given content.

@@ -1,12 +1,16 @@
 //! Executes a build plan: cache lookup, steps in the sandbox, layer commit.
 
+mod agent;
 pub mod archive;
 pub mod build;
 mod cancel;
 pub mod context;
 pub mod copy;
+mod credentials;
 mod explain;
+mod inputs;
 mod key;
+pub mod mounts;
 pub mod record;
 mod run_step;
 pub mod unwanted;
@@ -16,4 +20,5 @@ pub use build::{
     BaseImage, Built, Error, Event, MadeLayer, NoCache, Request, StepError, StepName, build,
     built_environment,
 };
+pub use credentials::{Credentials, Secret};
 pub use explain::Explanations;

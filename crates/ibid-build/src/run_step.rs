@@ -6,13 +6,16 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use ibid_core::digest::DiffId;
-use ibid_core::plan::{Run, SCRIPT_FOLDER};
+use ibid_core::plan::{self, Run, SCRIPT_FOLDER};
 use ibid_core::user::{self, User};
-use ibid_sandbox::{ExitStatus, InjectedFile, Overlay, Rootfs, Spec, Stdio, Upper};
-use ibid_store::{LayerDraft, MergedView, Store};
+use ibid_sandbox::{ExitStatus, InjectedFile, Network, Overlay, Rootfs, Spec, Stdio, Upper};
+use ibid_store::{CacheMounts, LayerDraft, MergedView, Store};
 
 use crate::build::{Request, StepError};
 use crate::cancel::Cancellation;
+use crate::context::Selection;
+use crate::inputs::StageLayers;
+use crate::mounts::StepMounts;
 
 /// Lines kept for the report of a failure.
 const OUTPUT_LINES_MAX: usize = 40;
@@ -27,17 +30,31 @@ const HOSTNAME: &str = "ibid";
 /// that every system has.
 const TRIAL: [(&str, &str); 2] = [("TZ", "IBID-13:30"), ("TMPDIR", "/var/tmp")];
 
-/// Runs the command; every line it writes goes to `on_line` as it comes.
+/// What a command is run with.
+pub(crate) struct Site<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) request: &'a Request<'a>,
+    /// The image so far.
+    pub(crate) layers: &'a [DiffId],
+    /// Takes what it writes.
+    pub(crate) draft: &'a LayerDraft,
+    /// What its mounts take from the context, in their order.
+    pub(crate) selections: &'a [Selection],
+    /// The layers of the stages that its mounts show.
+    pub(crate) stages: &'a StageLayers<'a>,
+    pub(crate) cache_mounts: &'a CacheMounts,
+    pub(crate) cancellation: &'a Cancellation,
+}
+
+/// Runs the command; every line it writes goes to `on_line` as it comes. Says what was made only for its mounts.
 pub(crate) fn run(
-    store: &Store,
     run: &Run,
-    layers: &[DiffId],
-    draft: &LayerDraft,
-    request: &Request,
-    cancellation: &Cancellation,
+    site: &Site,
     on_line: &(dyn Fn(&str) + Sync),
-) -> Result<(), StepError> {
+) -> Result<Vec<PathBuf>, StepError> {
+    let Site { store, request, layers, draft, cancellation, .. } = *site;
     let user = find_user(store, &run.user, layers)?;
+    let step_mounts = StepMounts::prepare(run, site, on_line)?;
     let mut env = run.env.clone();
     let is_set = |env: &[(String, String)], name: &str| env.iter().any(|(known, _)| known == name);
     let mut defaults = vec![
@@ -47,6 +64,7 @@ pub(crate) fn run(
         ("PYTHONHASHSEED".to_owned(), "0".to_owned()),
         ("UV_NO_INSTALLER_METADATA".to_owned(), "1".to_owned()),
     ];
+    defaults.extend(step_mounts.agent.iter().map(|target| ("SSH_AUTH_SOCK".to_owned(), target.clone())));
     if request.is_trial {
         defaults.extend(TRIAL.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
@@ -56,8 +74,16 @@ pub(crate) fn run(
             env.push((name, value));
         }
     }
+    env.retain(|(name, _)| !is_set(&step_mounts.env, name));
+    env.extend(step_mounts.env.iter().cloned());
     let mut files = request.trust.files.clone();
     files.extend(ibid_sandbox::trust::network_files(HOSTNAME));
+    // What a mount hides stays hidden.
+    let is_hidden = |path: &str| {
+        let mut mounts = step_mounts.mounts.iter();
+        mounts.any(|mount| Path::new(path).starts_with(&mount.target))
+    };
+    files.retain(|file| !is_hidden(&file.target));
     if let Some(script) = &run.script {
         files.push(InjectedFile {
             target: format!("{SCRIPT_FOLDER}/{}", script.name),
@@ -66,7 +92,7 @@ pub(crate) fn run(
         });
     }
     let spec = Spec {
-        mounts: request.trust.mounts.clone(),
+        mounts: request.trust.mounts.iter().chain(&step_mounts.mounts).cloned().collect(),
         files,
         env,
         cwd: run.cwd.clone(),
@@ -74,6 +100,11 @@ pub(crate) fn run(
         gid: user.gid,
         groups: user.groups,
         hostname: HOSTNAME.to_owned(),
+        network: match run.network {
+            // A step's default network is the host's: there is no other, and it needs no root.
+            plan::Network::Default | plan::Network::Host => Network::Host,
+            plan::Network::None => Network::None,
+        },
         ..Spec::new(Rootfs::Overlay(writable(store.lowers(layers), draft)), run.argv.clone())
     };
     let pipe = || {
@@ -100,7 +131,7 @@ pub(crate) fn run(
         status.map(|status| (status, lines))
     });
     match status? {
-        (ExitStatus::Code(0), _) => Ok(()),
+        (ExitStatus::Code(0), _) => Ok(step_mounts.mount_points),
         (status, output) => {
             if let Some(before) = request.shell_on_fail
                 && !cancellation.is_cancelled()

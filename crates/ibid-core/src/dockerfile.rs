@@ -5,6 +5,7 @@
 //! words    a line → keyword, flags, words, JSON arrays
 //! parse    lines → stages of instructions (instruction.rs), every syntax error found
 //! expand   quotes, escapes and variables in a word; pattern.rs for ${name#pattern}
+//! mount    the options of `RUN --mount`
 //! stages   global arguments, what each FROM means, which stages the target needs
 //! plan     instructions, one after the other, → steps and image configuration
 //! check    likely mistakes, found without building
@@ -24,6 +25,7 @@ mod error;
 mod expand;
 mod instruction;
 mod lex;
+mod mount;
 mod parse;
 mod paths;
 mod pattern;
@@ -90,7 +92,8 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, Error> {
 }
 
 /// Decides what a build does. `bases` holds the configuration of every image that [`Dockerfile::bases`]
-/// lists, under the same text; in the plan, every image of a `FROM` or a `COPY --from` is one of them.
+/// lists, under the same text; in the plan, every image of a `FROM`, a `COPY --from` or a
+/// mount is one of them.
 ///
 /// # Errors
 ///
@@ -127,7 +130,7 @@ impl Dockerfile {
     }
 
     /// The images that the target needs, variables expanded, each once, in order: those of `FROM` and
-    /// of `COPY --from`. `scratch` is none.
+    /// of `COPY --from` and `RUN --mount`. `scratch` is none.
     ///
     /// # Errors
     ///

@@ -86,6 +86,26 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Where the files that it reads are found, beside the layers it is performed on.
+    pub fn sources(&self) -> impl Iterator<Item = &CopyFrom> {
+        let (copied, mounts) = match self {
+            Self::Copy(copy) => (Some(&copy.from), [].as_slice()),
+            Self::Run(run) => (None, run.mounts.as_slice()),
+            Self::Config | Self::Workdir { .. } => (None, [].as_slice()),
+        };
+        copied.into_iter().chain(mounts.iter().filter_map(Mount::source).map(|(from, _)| from))
+    }
+
+    /// The stages among them.
+    pub fn stages(&self) -> impl Iterator<Item = usize> {
+        self.sources().filter_map(|from| match from {
+            CopyFrom::Stage(index) => Some(*index),
+            CopyFrom::Context | CopyFrom::Image(_) => None,
+        })
+    }
+}
+
 /// A command of `RUN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -99,9 +119,159 @@ pub struct Run {
     pub user: String,
     /// The folder the command starts in, absolute.
     pub cwd: String,
+    /// What is mounted while the command runs, in the order of the instruction.
+    pub mounts: Vec<Mount>,
+    /// Which network the command sees.
+    pub network: Network,
     /// A script with an interpreter line, from a heredoc: while the command runs, it is found in
     /// [`SCRIPT_FOLDER`] under its name, read-only and executable, and it never enters the layer.
     pub script: Option<InlineFile>,
+}
+
+/// What `RUN --network` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// What steps have when nothing is said.
+    #[default]
+    Default,
+    /// Only a loopback device of its own.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// What `RUN --mount` asks for. Targets are absolute paths in the container, never `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mount {
+    /// Files of the context, a stage or an image.
+    Bind {
+        /// Where.
+        target: String,
+        /// Whether the command may write; what it writes is thrown away.
+        writable: bool,
+        /// Where the files are found.
+        from: CopyFrom,
+        /// A path relative to the root of `from`, cleaned of `.` and `..`; `.` is the whole of it.
+        source: String,
+    },
+    /// A folder that later commands find again.
+    Cache {
+        /// Where.
+        target: String,
+        /// What tells it from others, together with `base`.
+        id: String,
+        /// How commands that run at the same time use it.
+        sharing: Sharing,
+        /// Whether the command may write.
+        writable: bool,
+        /// What a new one is made of.
+        base: CacheBase,
+    },
+    /// An empty folder in memory.
+    Tmpfs {
+        /// Where.
+        target: String,
+        /// Most bytes it may hold; none leaves that to the system.
+        bytes: Option<u64>,
+    },
+    /// Something that the person lends.
+    Secret {
+        /// Its name.
+        id: String,
+        /// Where it is a file; none when it is only a variable.
+        target: Option<String>,
+        /// The variable that holds it, if one does.
+        variable: Option<String>,
+        /// Whether the command cannot do without.
+        required: bool,
+        /// The file's.
+        permissions: Permissions,
+    },
+    /// The socket of an agent that holds the person's keys.
+    Ssh {
+        /// Its name.
+        id: String,
+        /// Where.
+        target: String,
+        /// Whether the command cannot do without.
+        required: bool,
+        /// The socket's.
+        permissions: Permissions,
+    },
+}
+
+impl Mount {
+    /// Where the files of a bind mount, or the first ones of a cache mount, are found.
+    pub fn source(&self) -> Option<(&CopyFrom, &str)> {
+        match self {
+            Self::Bind { from, source, .. } | Self::Cache { base: CacheBase::Copy { from, source }, .. } => {
+                Some((from, source))
+            }
+            _ => None,
+        }
+    }
+
+    /// The options that a command can notice, in one line. What a source holds is left to who looks at it: its own
+    /// name says nothing.
+    pub fn options(&self) -> String {
+        let text = |name: &str, value: &str| format!(",{name}={value:?}");
+        let permissions = |it: &Permissions| format!(",uid={},gid={},mode={:o}", it.uid, it.gid, it.mode);
+        match self {
+            Self::Bind { target, writable, source, .. } => {
+                let writable = if *writable { ",readwrite" } else { "" };
+                format!("type=bind{}{}{writable}", text("target", target), text("source", source))
+            }
+            Self::Cache { target, id, sharing, writable, base } => {
+                let sharing = format!("{sharing:?}").to_lowercase();
+                let writable = if *writable { "" } else { ",readonly" };
+                let base = match base {
+                    CacheBase::Empty(it) => permissions(it),
+                    CacheBase::Copy { source, .. } => text("source", source),
+                };
+                let (target, id) = (text("target", target), text("id", id));
+                format!("type=cache{target}{id},sharing={sharing}{writable}{base}")
+            }
+            Self::Tmpfs { target, bytes } => {
+                let size = bytes.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+                format!("type=tmpfs{}{size}", text("target", target))
+            }
+            Self::Secret { id, target, variable, required, permissions: it } => {
+                let target = target.as_ref().map(|target| text("target", target)).unwrap_or_default();
+                let variable = variable.as_ref().map(|name| text("env", name)).unwrap_or_default();
+                let required = if *required { ",required" } else { "" };
+                format!("type=secret{}{target}{variable}{required}{}", text("id", id), permissions(it))
+            }
+            Self::Ssh { id, target, required, permissions: it } => {
+                let required = if *required { ",required" } else { "" };
+                format!("type=ssh{}{}{required}{}", text("id", id), text("target", target), permissions(it))
+            }
+        }
+    }
+}
+
+/// What a new cache mount is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheBase {
+    /// An empty folder.
+    Empty(Permissions),
+    /// A copy of a folder of a stage or an image.
+    Copy {
+        /// Where it is found.
+        from: CopyFrom,
+        /// As for [`Mount::Bind`].
+        source: String,
+    },
+}
+
+/// Owner and mode of something that is made for a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permissions {
+    /// Owner, as the container counts.
+    pub uid: u32,
+    /// Group, as the container counts.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
 }
 
 /// How steps that run at the same time use one cache mount.
@@ -138,7 +308,7 @@ pub struct Copy {
     pub extract: bool,
 }
 
-/// Where `COPY` finds its sources.
+/// Where `COPY` and mounts find their sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CopyFrom {
     /// The build context.

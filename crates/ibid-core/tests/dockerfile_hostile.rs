@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ibid_core::dockerfile::{self, ErrorKind, PlanOptions};
 use ibid_core::image::ContainerConfig;
-use ibid_core::plan::{Action, Base, CopyFrom, Plan};
+use ibid_core::plan::{Action, Base, CopyFrom, Mount, Plan};
 use proptest::prelude::*;
 
 fn options() -> PlanOptions {
@@ -71,6 +71,9 @@ fn check_plan(plan: &Plan, lines_count: usize) {
                     names.sort_unstable();
                     names.dedup();
                     assert_eq!(names.len(), run.env.len());
+                    for mount in &run.mounts {
+                        check_mount(mount, index);
+                    }
                 }
                 Action::Workdir { path, .. } => assert!(is_clean(path) && path.len() > 1),
                 Action::Copy(copy) => {
@@ -88,6 +91,26 @@ fn check_plan(plan: &Plan, lines_count: usize) {
             }
         }
     }
+}
+
+fn check_mount(mount: &Mount, index: usize) {
+    if let Some((from, source)) = mount.source() {
+        assert!(source == "." || is_clean(&format!("/{source}")));
+        assert!(!matches!(from, CopyFrom::Stage(stage) if *stage >= index));
+    }
+    let target = match mount {
+        Mount::Bind { target, .. }
+        | Mount::Cache { target, .. }
+        | Mount::Tmpfs { target, .. }
+        | Mount::Ssh { target, .. } => Some(target),
+        Mount::Secret { target, variable, id, .. } => {
+            assert!(!id.is_empty() && (target.is_some() || variable.is_some()));
+            assert!(variable.as_ref().is_none_or(|name| !name.is_empty() && !name.contains('=')));
+            target.as_ref()
+        }
+    };
+    assert!(target.is_none_or(|target| is_clean(target) && target.len() > 1), "{mount:?}");
+    assert!(!mount.options().contains('\n'));
 }
 
 fn is_clean(path: &str) -> bool {
@@ -138,6 +161,22 @@ const PIECES: &[&str] = &[
     "image",
     "--from=",
     "--from=a ",
+    "--mount=",
+    "--mount=type=bind,",
+    "type=cache,",
+    "type=secret,",
+    "type=ssh,",
+    "target=/",
+    "target=",
+    ",",
+    ",id=",
+    ",env=",
+    ",source=..",
+    ",mode=7",
+    ",from=",
+    ",\\\"",
+    ",size=1",
+    "--network=none ",
     "--chown=1:2 ",
     "--chmod=755 ",
     "--platform=linux/amd64 ",

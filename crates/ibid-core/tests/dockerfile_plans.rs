@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use ibid_core::dockerfile::{self, Error, PlanOptions};
 use ibid_core::image::ContainerConfig;
-use ibid_core::plan::{Action, Base, Copy, CopyFrom, Lines, Plan, Run};
+use ibid_core::plan::{Action, Base, Copy, CopyFrom, Lines, Network, Plan, Run};
 
 #[test]
 fn plans_are_as_written_down() {
@@ -157,12 +157,19 @@ fn write_plan(out: &mut String, plan: &Plan) {
 }
 
 fn write_run(out: &mut String, run: &Run) {
-    let Run { argv, env, user, cwd, script } = run;
+    let Run { argv, env, user, cwd, mounts, network, script } = run;
     line(out, 2, &format!("run {argv:?}"));
     let env: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     line(out, 2, &format!("env {env:?}"));
     if (user.as_str(), cwd.as_str()) != ("", "/") {
         line(out, 2, &format!("as {user:?} in {cwd}"));
+    }
+    for mount in mounts {
+        let from = mount.source().map(|(from, _)| format!(" from {}", origin(from))).unwrap_or_default();
+        line(out, 2, &format!("mount {}{from}", mount.options()));
+    }
+    if *network != Network::Default {
+        line(out, 2, &format!("network {network:?}"));
     }
     if let Some(script) = script {
         line(out, 2, &format!("script {} {:?}", script.name, script.content));
@@ -171,11 +178,7 @@ fn write_run(out: &mut String, run: &Run) {
 
 fn write_copy(out: &mut String, copy: &Copy) {
     let Copy { from, sources, inline, dest, chown, chmod, extract } = copy;
-    let from = match from {
-        CopyFrom::Context => "the context".to_owned(),
-        CopyFrom::Stage(stage) => format!("stage {stage}"),
-        CopyFrom::Image(image) => format!("image {image}"),
-    };
+    let from = origin(from);
     let extract = if *extract { ", extracting" } else { "" };
     line(out, 2, &format!("copy {sources:?} of {from} to {dest}{extract}"));
     for file in inline {
@@ -186,6 +189,14 @@ fn write_copy(out: &mut String, copy: &Copy) {
     }
     if let Some(chmod) = chmod {
         line(out, 2, &format!("mode {chmod:o}"));
+    }
+}
+
+fn origin(from: &CopyFrom) -> String {
+    match from {
+        CopyFrom::Context => "the context".to_owned(),
+        CopyFrom::Stage(stage) => format!("stage {stage}"),
+        CopyFrom::Image(image) => format!("image {image}"),
     }
 }
 

@@ -92,6 +92,15 @@ pub struct Build {
     #[arg(long)]
     pub keep_nondeterminism: bool,
 
+    /// Lend a secret to the steps that mount it: the content of a file, or of an environment variable; may be given
+    /// more than once
+    #[arg(long = "secret", value_name = "id=NAME[,src=FILE|,env=VAR]")]
+    pub secrets: Vec<String>,
+
+    /// Lend an SSH agent to the steps that mount it [default socket: SSH_AUTH_SOCK]; may be given more than once
+    #[arg(long = "ssh", value_name = "default|ID[=SOCKET]")]
+    pub agents: Vec<String>,
+
     /// Look up the newest packages for the bases and write them to ibid.lock
     #[arg(long)]
     pub update: bool,

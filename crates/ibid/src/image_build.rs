@@ -9,7 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ibid_build::context::{self, Context, IgnoreFile};
 use ibid_build::record::BuildRecord;
 use ibid_build::verify::{self, Difference};
-use ibid_build::{BaseImage, Built, Explanations, MadeLayer, NoCache, Request, StepError, built_environment};
+use ibid_build::{
+    BaseImage, Built, Credentials, Explanations, MadeLayer, NoCache, Request, StepError, built_environment,
+    mounts,
+};
 use ibid_core::digest::Digest;
 use ibid_core::dockerfile::{self, Dockerfile, ErrorKind, PlanOptions};
 use ibid_core::dockerignore::Ignore;
@@ -163,6 +166,7 @@ pub struct Preparation<'a> {
     text: String,
     dockerfile: Dockerfile,
     build_args: BTreeMap<String, String>,
+    credentials: Credentials,
     context: Option<Context>,
 }
 
@@ -196,7 +200,13 @@ impl<'a> Preparation<'a> {
         }
         let epoch = epoch()?;
         ui.detail(&format!("project {} in {}", project.name, project.root.display()));
-        Ok(Self { project, store, trust, epoch, text, dockerfile, build_args, context: None })
+        let credentials = Credentials::default();
+        Ok(Self { project, store, trust, epoch, text, dockerfile, build_args, credentials, context: None })
+    }
+
+    /// Lends these to the steps that ask for them.
+    pub fn lend(&mut self, credentials: Credentials) {
+        self.credentials = credentials;
     }
 
     pub fn store(&self) -> &Store {
@@ -456,6 +466,7 @@ impl<'a> Preparation<'a> {
             no_cache,
             explanations,
             trust: &self.trust,
+            credentials: &self.credentials,
             keep_nondeterminism: false,
             is_trial: false,
             shell_on_fail: None,
@@ -478,6 +489,15 @@ impl<'a> Preparation<'a> {
             StepError::Command { output, .. } => failure.output(output),
             StepError::Context(context::Error::Ignored { file, line, .. }) => failure
                 .hint(format!("remove the rule, or add an exception below line {line} of {file}: `!PATH`")),
+            StepError::Mount(mounts::Error::NoSecret { id }) => failure.hint(format!(
+                "give it with `ibid build --secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`"
+            )),
+            StepError::Mount(mounts::Error::NoAgent { id }) => failure.hint(format!(
+                "give it with `ibid build --ssh {id}`, which asks the agent that SSH_AUTH_SOCK names, or `--ssh {id}=SOCKET`"
+            )),
+            StepError::Mount(mounts::Error::Owner { .. }) => {
+                failure.hint("`ibid doctor` says which ids this user's containers have")
+            }
             _ => failure,
         }
     }

@@ -6,6 +6,7 @@ mod build_progress;
 mod checks;
 mod commands;
 mod context_tree;
+mod credentials;
 mod image_build;
 mod lock;
 mod near_option;

@@ -93,21 +93,21 @@ impl Source {
 /// How many links a path may go through before they count as a circle.
 const LINKS_MAX: usize = 255;
 
+/// Adds what `path` is to `selection`.
+pub(super) fn exact(context: &Context, path: &str, selection: &mut Selection) -> Result<(), Error> {
+    let components = components(path);
+    let name = components.last().copied().unwrap_or_default();
+    let resolved = resolve(context, path, &components)?;
+    let source = source(context, path, name, &resolved)?;
+    selection.sources.push(source.ok_or_else(|| missing(context, path, &resolved))?);
+    Ok(())
+}
+
 /// Adds what `pattern` means to `selection`.
 pub(super) fn expand(context: &Context, pattern: &str, selection: &mut Selection) -> Result<(), Error> {
-    let components: Vec<&[u8]> = pattern
-        .as_bytes()
-        .split(|byte| *byte == b'/')
-        .filter(|component| !matches!(*component, b"" | b"."))
-        .collect();
+    let components = components(pattern);
     let first_wildcard = components.iter().position(|component| has_wildcard(component));
-    let Some(first_wildcard) = first_wildcard else {
-        let name = components.last().copied().unwrap_or_default();
-        let resolved = resolve(context, pattern, &components)?;
-        let source = source(context, pattern, name, &resolved)?;
-        selection.sources.push(source.ok_or_else(|| missing(context, pattern, &resolved))?);
-        return Ok(());
-    };
+    let Some(first_wildcard) = first_wildcard else { return exact(context, pattern, selection) };
     let globs: Vec<Glob> = components[first_wildcard..]
         .iter()
         .map(|component| Glob::parse(component))
@@ -143,6 +143,11 @@ pub(super) fn expand(context: &Context, pattern: &str, selection: &mut Selection
         selection.unmatched.push(pattern.to_owned());
     }
     Ok(())
+}
+
+fn components(path: &str) -> Vec<&[u8]> {
+    let components = path.as_bytes().split(|byte| *byte == b'/');
+    components.filter(|component| !matches!(*component, b"" | b".")).collect()
 }
 
 /// `\` alone makes no pattern: it is then a character like any other.

@@ -1,5 +1,6 @@
 //! What can be wrong with a Dockerfile: facts, the lines they stand on, and what was expected.
 
+use crate::csv::QuoteFault;
 use crate::plan::Lines;
 
 /// A fault of a Dockerfile. The source text is the caller's, who shows the lines.
@@ -43,6 +44,12 @@ pub enum ErrorKind {
     FlagWithoutValue { flag: &'static str },
     #[error("the flag `--{flag}` is `{}`, which is no truth value", short(.value))]
     FlagNotBoolean { flag: &'static str, value: String },
+    #[error("the flag `--{flag}` cannot be `{}`", short(.value))]
+    FlagChoice { flag: &'static str, value: String, choices: &'static [&'static str] },
+    #[error("`RUN --device` wants a device, and build steps get none")]
+    RunDevice,
+    #[error("`RUN --security=insecure` would give the step every capability of this machine's user")]
+    RunInsecure,
     #[error("{feature} is not supported")]
     Unsupported { feature: String },
     #[error("`{keyword}` is incomplete")]
@@ -59,6 +66,26 @@ pub enum ErrorKind {
     EmptyPath { keyword: &'static str },
     #[error("`{}` is no name for a stage", short(.name))]
     StageName { name: String },
+    #[error("the quotes in `--mount={}` do not fit: {fault}", short(.mount))]
+    MountQuotes { mount: String, fault: QuoteFault },
+    #[error("`{}` is no type of mount", short(.kind))]
+    MountType { kind: String, nearest: Option<&'static str> },
+    #[error("a mount of type `{kind}` has no option `{}`", short(.option))]
+    MountOption { kind: String, option: String, nearest: Option<&'static str> },
+    #[error("the option `{}` of a mount has no value", short(.option))]
+    MountWithoutValue { option: String },
+    #[error("a mount's `{option}` cannot be `{}`", short(.value))]
+    MountValue { option: String, value: String, expected: &'static str },
+    #[error("the `{kind}` mount has no target")]
+    MountWithoutTarget { kind: String },
+    #[error("`/` cannot be the target of a mount")]
+    MountOverRoot,
+    #[error("`{first}` and `{second}` of one mount exclude each other")]
+    MountConflict { first: &'static str, second: &'static str },
+    #[error("the `source` of a cache mount is in its `from`, and there is none")]
+    MountSourceWithoutFrom,
+    #[error("the `secret` mount names no secret")]
+    SecretWithoutName,
     #[error("the heredoc `{}` never ends", short(.name))]
     UnterminatedHeredoc { name: String },
     #[error("a heredoc cannot be named `{}`", short(.name))]
@@ -93,11 +120,11 @@ pub enum ErrorKind {
     UnknownTarget { name: String, nearest: Option<String> },
     #[error("there is no earlier stage {index}")]
     StageIndex { index: String, stages: usize },
-    #[error("the stage `{}` comes too late to copy from it here", short(.name))]
+    #[error("the stage `{}` comes too late to take files from it here", short(.name))]
     StageTooLate { name: String },
-    #[error("nothing can be copied from `scratch`: it is empty")]
+    #[error("nothing can be taken from `scratch`: it is empty")]
     CopyFromScratch,
-    #[error("`--from={}` holds a variable", short(.from))]
+    #[error("`from={}` holds a variable", short(.from))]
     VariableInFrom { from: String },
     #[error("`COPY` cannot fetch `{}`", short(.source_path))]
     CopyFromUrl { source_path: String },
@@ -172,6 +199,18 @@ impl ErrorKind {
             Self::FlagNotBoolean { flag, .. } => {
                 format!("write `--{flag}`, `--{flag}=true` or `--{flag}=false`")
             }
+            Self::FlagChoice { flag, choices, .. } => {
+                let choices: Vec<String> =
+                    choices.iter().map(|choice| format!("`--{flag}={choice}`")).collect();
+                format!("write {}", choices.join(" or "))
+            }
+            Self::RunDevice => {
+                "what a step makes must not depend on the machine: use the device when the image runs".to_owned()
+            }
+            Self::RunInsecure => {
+                "remove it: steps have the capabilities that Docker gives by default, and no flag can widen them"
+                    .to_owned()
+            }
             Self::Unsupported { .. } => {
                 "this version of ibid cannot build it; Docker with BuildKit can".to_owned()
             }
@@ -191,6 +230,25 @@ impl ErrorKind {
                 "a stage's name starts with a letter and goes on with letters, digits, `-`, `_` and `.`"
                     .to_owned()
             }
+            Self::MountQuotes { .. } => {
+                "a field with a comma stands whole in quotes, escaped: `--mount=\\\"source=a,b\\\",target=/c`"
+                    .to_owned()
+            }
+            Self::MountType { nearest: Some(nearest), .. } => format!("did you mean `type={nearest}`?"),
+            Self::MountType { nearest: None, .. } => {
+                "the types are bind, cache, tmpfs, secret and ssh".to_owned()
+            }
+            Self::MountOption { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
+            Self::MountOption { kind, nearest: None, .. } => {
+                format!("its options are {}", super::mount::options_of(kind).join(", "))
+            }
+            Self::MountWithoutValue { option } => format!("write `{}=VALUE`", short(option)),
+            Self::MountValue { expected, .. } => format!("expected {expected}"),
+            Self::MountWithoutTarget { .. } => "add `target=/path`, a place in the container".to_owned(),
+            Self::MountOverRoot => "name a folder below it".to_owned(),
+            Self::MountConflict { .. } => "keep one of them".to_owned(),
+            Self::MountSourceWithoutFrom => "add `from=STAGE`, or remove `source`".to_owned(),
+            Self::SecretWithoutName => "add `id=NAME`, as `ibid build --secret id=NAME,src=FILE` has it".to_owned(),
             Self::UnterminatedHeredoc { name } => {
                 format!("end it with a line that holds only `{}`", short(name))
             }
@@ -225,7 +283,7 @@ impl ErrorKind {
             Self::StageTooLate { .. } => "move that stage before this one".to_owned(),
             Self::CopyFromScratch => "name the stage or image that holds the files".to_owned(),
             Self::VariableInFrom { .. } => {
-                "write `FROM $VARIABLE AS name` with a global `ARG`, then `--from=name`".to_owned()
+                "write `FROM $VARIABLE AS name` with a global `ARG`, then `from=name`".to_owned()
             }
             Self::CopyFromUrl { .. } => "`ADD` fetches; `COPY` takes files of the context".to_owned(),
             Self::QuotedPath { keyword, .. } => {

@@ -1,7 +1,9 @@
 //! The instructions as plain data: read and checked, nothing expanded.
 
 use crate::image::Healthcheck;
-use crate::plan::Lines;
+use crate::plan::{Lines, Network};
+
+use super::mount::MountWords;
 
 /// An instruction with its place and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub(super) enum CommandLine {
 pub(super) struct RunWords {
     pub(super) command: CommandLine,
     pub(super) heredocs: Vec<Heredoc>,
+    pub(super) mounts: Vec<MountWords>,
+    pub(super) network: Network,
 }
 
 /// `COPY` or `ADD`.
@@ -259,6 +263,8 @@ pub(super) struct Flag {
 pub(super) enum FlagKind {
     /// A value that is used.
     Value,
+    /// A value that is used, each time the flag is given.
+    Values,
     /// A truth value of which only `false` can be done.
     UnsupportedTruth,
     /// A value of which only this one can be done, if any.
@@ -267,6 +273,10 @@ pub(super) enum FlagKind {
 
 const fn value(name: &'static str) -> Flag {
     Flag { name, kind: FlagKind::Value }
+}
+
+const fn values(name: &'static str) -> Flag {
+    Flag { name, kind: FlagKind::Values }
 }
 
 const fn unsupported_truth(name: &'static str) -> Flag {
@@ -297,12 +307,7 @@ const COPY_FLAGS: &[Flag] = &[
 const FROM_FLAGS: &[Flag] = &[value("platform")];
 const HEALTHCHECK_FLAGS: &[Flag] =
     &[value("interval"), value("timeout"), value("start-period"), value("start-interval"), value("retries")];
-const RUN_FLAGS: &[Flag] = &[
-    unsupported_but("mount", None),
-    unsupported_but("network", Some("default")),
-    unsupported_but("security", Some("sandbox")),
-    unsupported_but("device", None),
-];
+const RUN_FLAGS: &[Flag] = &[values("mount"), value("network"), value("security"), values("device")];
 
 #[cfg(test)]
 mod tests {

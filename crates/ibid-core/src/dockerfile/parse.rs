@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::image::Healthcheck;
-use crate::plan::Lines;
+use crate::plan::{Lines, Network};
 
 use super::Dockerfile;
 use super::error::{Error, ErrorKind};
@@ -12,6 +12,7 @@ use super::instruction::{
     Statement, Trigger,
 };
 use super::lex::{Lexer, LogicalLine};
+use super::mount::MountWords;
 use super::words::{self, Json};
 
 /// A `FROM` and what follows it.
@@ -157,7 +158,7 @@ impl<'a> Head<'a> {
             Keyword::Onbuild => Instruction::Onbuild(self.trigger(&heredocs, escape)?),
             Keyword::Run => match self.command()? {
                 CommandLine::Exec(argv) if argv.is_empty() => return Err(self.incomplete()),
-                command => Instruction::Run(RunWords { command, heredocs }),
+                command => Instruction::Run(self.run(&flags, command, heredocs)?),
             },
             Keyword::Shell => match words::json_strings(rest) {
                 Json::Strings(shell) if shell.is_empty() => return Err(self.incomplete()),
@@ -204,6 +205,27 @@ impl<'a> Head<'a> {
             Json::NotStrings => Err(self.not_strings()),
             Json::No => Ok(words::split_blank(self.rest)),
         }
+    }
+
+    fn run(
+        &self,
+        flags: &Flags,
+        command: CommandLine,
+        heredocs: Vec<Heredoc>,
+    ) -> Result<RunWords, ErrorKind> {
+        if flags.values("device").next().is_some() {
+            return Err(ErrorKind::RunDevice);
+        }
+        if flags.choice("security", &["sandbox", "insecure"])? == Some("insecure") {
+            return Err(ErrorKind::RunInsecure);
+        }
+        let network = match flags.choice("network", &["default", "none", "host"])? {
+            Some("none") => Network::None,
+            Some("host") => Network::Host,
+            _ => Network::Default,
+        };
+        let mounts = flags.values("mount").map(MountWords::parse).collect::<Result<_, _>>()?;
+        Ok(RunWords { command, heredocs, mounts, network })
     }
 
     fn copy(&self, flags: Flags, heredocs: &[Heredoc]) -> Result<CopyWords, ErrorKind> {
@@ -335,7 +357,9 @@ impl<'a> Head<'a> {
         }
         let declares = match head.instruction(heredocs.to_vec(), escape) {
             Ok(Instruction::Arg(declarations)) => declarations.into_iter().map(|arg| arg.name).collect(),
-            Ok(_) | Err(ErrorKind::Unsupported { .. }) => Vec::new(),
+            Ok(_) | Err(ErrorKind::Unsupported { .. } | ErrorKind::RunDevice | ErrorKind::RunInsecure) => {
+                Vec::new()
+            }
             Err(kind) => return Err(kind),
         };
         let mut text = self.whole.to_owned();
@@ -364,7 +388,7 @@ impl Flags {
             })?;
             let unsupported =
                 || Err(ErrorKind::Unsupported { feature: format!("`{} --{}`", keyword.name(), flag.name) });
-            if flags.iter().any(|(known, _)| *known == flag.name) {
+            if flag.kind != FlagKind::Values && flags.iter().any(|(known, _)| *known == flag.name) {
                 return Err(ErrorKind::RepeatedFlag { flag: flag.name });
             }
             let value = match flag.kind {
@@ -375,7 +399,9 @@ impl Flags {
                         return Err(ErrorKind::FlagNotBoolean { flag: flag.name, value: value.to_owned() });
                     }
                 },
-                FlagKind::Value => value.ok_or(ErrorKind::FlagWithoutValue { flag: flag.name })?.to_owned(),
+                FlagKind::Value | FlagKind::Values => {
+                    value.ok_or(ErrorKind::FlagWithoutValue { flag: flag.name })?.to_owned()
+                }
                 FlagKind::UnsupportedBut(only) if only.is_some() && only == value => String::new(),
                 FlagKind::UnsupportedBut(_) => return unsupported(),
             };
@@ -391,6 +417,25 @@ impl Flags {
             .find(|(known, _)| *known == name)
             .map(|(_, value)| value.clone())
             .filter(|v| !v.is_empty())
+    }
+
+    /// The values of a flag that may be given several times.
+    fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a flag that takes one of a few words.
+    fn choice(
+        &self,
+        name: &'static str,
+        choices: &'static [&'static str],
+    ) -> Result<Option<&'static str>, ErrorKind> {
+        let Some((flag, value)) = self.0.iter().find(|(known, _)| *known == name) else { return Ok(None) };
+        let found = choices.iter().copied().find(|choice| choice == value);
+        match found {
+            Some(choice) => Ok(Some(choice)),
+            None => Err(ErrorKind::FlagChoice { flag, value: value.clone(), choices }),
+        }
     }
 
     /// The duration of a flag in nanoseconds.

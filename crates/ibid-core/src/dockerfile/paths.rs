@@ -27,6 +27,24 @@ pub(super) fn destination(folder: &str, path: &str) -> String {
     result
 }
 
+/// The path without `.`, inner `..` and doubled slashes; a relative one stays relative.
+pub(super) fn cleaned(path: &str) -> String {
+    if path.starts_with('/') {
+        return absolute("/", path);
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|&last| last != "..") => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() { ".".to_owned() } else { parts.join("/") }
+}
+
 /// A path relative to the root of what is copied from; `.` is all of it.
 pub(super) fn source(path: &str) -> String {
     match &absolute("/", path)[1..] {
@@ -38,6 +56,18 @@ pub(super) fn source(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn relative_paths_stay_relative() {
+        let check = |path: &str, expected: &str| assert_eq!(cleaned(path), expected, "{path}");
+        check("/a//b/../c/", "/a/c");
+        check("/..", "/");
+        check("a/./b/", "a/b");
+        check("a/../..", "..");
+        check("../../a", "../../a");
+        check("a/..", ".");
+        check("", ".");
+    }
 
     #[test]
     fn paths() {

@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::image::{ContainerConfig, Empty};
-use crate::plan::{Action, Base, Copy, CopyFrom, InlineFile, Plan, Run, SCRIPT_FOLDER, Stage, Step};
+use crate::plan::{Action, Base, Copy, CopyFrom, InlineFile, Mount, Plan, Run, SCRIPT_FOLDER, Stage, Step};
 
 use super::environment::Environment;
 use super::error::{Error, ErrorKind, ExpansionFault};
 use super::expand::Expander;
 use super::instruction::{ArgDeclaration, CommandLine, CopyWords, Instruction, Keyword, RunWords, Statement};
+use super::mount::{self, MountWords};
 use super::stages::{self, BaseName, Budget, Resolved};
 use super::{Dockerfile, PlanOptions, parse, paths, ports, signal, words};
 
@@ -20,6 +21,8 @@ use super::{Dockerfile, PlanOptions, parse, paths, ports, signal, words};
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What a variable of a `RUN` takes beside its text, about.
 const VARIABLE_BYTES: usize = 32;
+/// The build argument whose value tells cache mounts of builds apart.
+const CACHE_NAMESPACE_ARG: &str = "BUILDKIT_CACHE_MOUNT_NS";
 const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 pub(super) fn plan(
@@ -189,7 +192,7 @@ impl Planner<'_> {
     }
 
     fn place(&self, index: usize) -> usize {
-        self.places[index].expect("what a stage needs is planned before it")
+        place(&self.places, index)
     }
 
     fn word(&mut self, text: &str, environment: &Environment) -> Result<String, ErrorKind> {
@@ -215,7 +218,7 @@ impl Planner<'_> {
     ) -> Result<(Action, Option<String>), ErrorKind> {
         let created_by = match &statement.instruction {
             Instruction::Run(run) => {
-                let run = self.run(run, state)?;
+                let run = self.run(index, run, state)?;
                 let created_by = run_history(&run, state);
                 self.budget.charge(created_by.len())?;
                 return Ok((Action::Run(run), Some(created_by)));
@@ -381,7 +384,8 @@ impl Planner<'_> {
         Ok(created_by)
     }
 
-    fn run(&mut self, run: &RunWords, state: &State) -> Result<Run, ErrorKind> {
+    fn run(&mut self, index: usize, run: &RunWords, state: &State) -> Result<Run, ErrorKind> {
+        let mounts = self.mounts(index, &run.mounts, state)?;
         let mut script = None;
         let argv = match (&run.command, run.heredocs.as_slice()) {
             (CommandLine::Shell(text), [heredoc, ..]) => {
@@ -415,7 +419,36 @@ impl Planner<'_> {
             self.budget.charge(name.len() + value.len() + VARIABLE_BYTES)?;
             env.push((name.to_owned(), value.to_owned()));
         }
-        Ok(Run { argv, env, user: state.config.user.clone(), cwd: state.folder().to_owned(), script })
+        Ok(Run {
+            argv,
+            env,
+            user: state.config.user.clone(),
+            cwd: state.folder().to_owned(),
+            mounts,
+            network: run.network,
+            script,
+        })
+    }
+
+    fn mounts(&mut self, index: usize, list: &[MountWords], state: &State) -> Result<Vec<Mount>, ErrorKind> {
+        let namespace = self.options.build_args.get(CACHE_NAMESPACE_ARG).filter(|text| !text.is_empty());
+        let cache_namespace = namespace.map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        let (budget, escape) = (&mut self.budget, self.dockerfile.escape);
+        let (dockerfile, resolved, places) = (self.dockerfile, &self.resolved, &self.places);
+        let source = |from: &str| source(dockerfile, resolved, places, index, from);
+        let mut mounts = Vec::new();
+        for words in list {
+            let agents = mounts.iter().filter(|mount| matches!(mount, Mount::Ssh { .. })).count();
+            let mut reading = mount::Reading {
+                expand: &mut |word| budget.word(word, escape, &state.all),
+                source: &source,
+                folder: state.folder(),
+                cache_namespace: &cache_namespace,
+                agents,
+            };
+            mounts.push(mount::mount(words, &mut reading)?);
+        }
+        Ok(mounts)
     }
 
     fn copy(
@@ -427,10 +460,7 @@ impl Planner<'_> {
     ) -> Result<(Copy, String), ErrorKind> {
         let from = match &copy.from {
             None => CopyFrom::Context,
-            Some(from) => match stages::copy_source(self.dockerfile, &self.resolved, index, from)? {
-                CopyFrom::Stage(earlier) => CopyFrom::Stage(self.place(earlier)),
-                other => other,
-            },
+            Some(from) => source(self.dockerfile, &self.resolved, &self.places, index, from)?,
         };
         let mut created_by = keyword.name().to_owned();
         let mut tell = |text: &str| {
@@ -476,6 +506,24 @@ impl Planner<'_> {
         let extract = keyword == Keyword::Add;
         Ok((Copy { from, sources, inline, dest, chown, chmod, extract }, created_by))
     }
+}
+
+fn place(places: &[Option<usize>], index: usize) -> usize {
+    places[index].expect("what a stage needs is planned before it")
+}
+
+/// What the `from` of a copy or a mount in the stage `index` of the file names, in the plan.
+fn source(
+    dockerfile: &Dockerfile,
+    resolved: &Resolved,
+    places: &[Option<usize>],
+    index: usize,
+    from: &str,
+) -> Result<CopyFrom, ErrorKind> {
+    Ok(match stages::copy_source(dockerfile, resolved, index, from)? {
+        CopyFrom::Stage(earlier) => CopyFrom::Stage(place(places, earlier)),
+        other => other,
+    })
 }
 
 /// Refuses what only `ADD` can fetch, and what this version cannot fetch at all.

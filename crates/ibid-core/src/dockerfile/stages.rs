@@ -9,6 +9,7 @@ use super::environment::Environment;
 use super::error::{Error, ErrorKind, ExpansionFault};
 use super::expand::Expander;
 use super::instruction::{Instruction, Statement};
+use super::mount::MountWords;
 use super::parse::{self, SourceStage};
 use super::{Dockerfile, PlanOptions};
 
@@ -41,7 +42,7 @@ pub(super) struct Resolved {
 pub(super) struct Needed {
     /// For each stage of the file, its triggers if it is needed.
     pub(super) triggers: Vec<Option<Vec<Statement>>>,
-    /// Images of `COPY --from`, each under the lines that name it first.
+    /// Images of `COPY --from` and `RUN --mount`, each under the lines that name it first.
     images: Vec<(String, Lines)>,
 }
 
@@ -110,7 +111,7 @@ pub(super) fn bases(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<Ve
         if let BaseName::Image(image) = &resolved.bases[index] {
             add(image);
         }
-        for (from, lines) in copies(&stage.statements) {
+        for (from, lines) in sources(&stage.statements) {
             let source =
                 copy_source(dockerfile, &resolved, index, from).map_err(|kind| Error { lines, kind })?;
             if let CopyFrom::Image(image) = source {
@@ -220,7 +221,7 @@ pub(super) fn needed(
             budget.charge(text.len().saturating_mul(8)).map_err(fault)?;
             triggers.push(parse::parse_trigger(text, stage.lines)?);
         }
-        for (from, lines) in copies(&triggers).chain(copies(&stage.statements)) {
+        for (from, lines) in sources(&triggers).chain(sources(&stage.statements)) {
             match copy_source(dockerfile, resolved, index, from).map_err(|kind| Error { lines, kind })? {
                 CopyFrom::Stage(earlier) => wanted[earlier] = true,
                 CopyFrom::Image(image) => needed.images.push((image, lines)),
@@ -241,7 +242,7 @@ pub(super) fn needed(
     Ok(needed)
 }
 
-/// What `--from` of a `COPY` in the stage `index` names: an earlier stage by number or name, or an image.
+/// What the `from` of a `COPY` or a mount in the stage `index` names: an earlier stage by number or name, or an image.
 pub(super) fn copy_source(
     dockerfile: &Dockerfile,
     resolved: &Resolved,
@@ -267,11 +268,16 @@ pub(super) fn copy_source(
     }
 }
 
-/// The `--from` of each `COPY`.
-fn copies(statements: &[Statement]) -> impl Iterator<Item = (&str, Lines)> {
-    statements.iter().filter_map(|statement| match &statement.instruction {
-        Instruction::Copy(copy) => Some((copy.from.as_deref()?, statement.lines)),
-        _ => None,
+/// The `from` of each `COPY` and each mount.
+fn sources(statements: &[Statement]) -> impl Iterator<Item = (&str, Lines)> {
+    statements.iter().flat_map(|statement| {
+        let (copy, mounts) = match &statement.instruction {
+            Instruction::Copy(copy) => (copy.from.as_deref(), [].as_slice()),
+            Instruction::Run(run) => (None, run.mounts.as_slice()),
+            _ => (None, [].as_slice()),
+        };
+        let mounts = mounts.iter().filter_map(MountWords::from);
+        copy.into_iter().chain(mounts).map(|from| (from, statement.lines))
     })
 }
 

@@ -1,12 +1,14 @@
 //! `ibid build`: the project's image; its digest on stdout.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use ibid_build::verify::Difference;
 use ibid_build::{MadeLayer, NoCache};
 
 use crate::args::{Build, Cli};
 use crate::checks;
+use crate::credentials;
 use crate::image_build::{self, Options, Preparation};
 use crate::project::Project;
 use crate::report::Failure;
@@ -28,7 +30,10 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
     for tag in &build.tags {
         tags.push(tag.parse().map_err(|error| Failure::of(&error))?);
     }
+    let directory = cli.directory.as_deref().unwrap_or(Path::new("."));
+    let lent = credentials::read(&build.secrets, &build.agents, directory, |name| std::env::var_os(name))?;
     let mut preparation = Preparation::new(ui, &project, &host, &build.shared)?;
+    preparation.lend(lent);
     let no_cache = match (build.no_cache, build.no_cache_filter.is_empty()) {
         (true, _) => NoCache::Always,
         (false, true) => NoCache::Never,

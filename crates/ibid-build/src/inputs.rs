@@ -1,0 +1,108 @@
+//! What a step reads: the key that is made of it, and what is kept of it to explain the next build.
+
+use std::collections::BTreeMap;
+
+use ibid_core::digest::DiffId;
+use ibid_core::plan::{Action, Base, CopyFrom, Stage, Step};
+
+use crate::build::{Request, StepError};
+use crate::context::{self, Context, Selection};
+use crate::explain::TracedStep;
+use crate::key::{self, Key};
+
+/// What a step reads beside the layers below it.
+pub(crate) struct Inputs {
+    pub(crate) key: Key,
+    /// What it takes from the context: of a copy, or of each mount that shows it, in their order.
+    pub(crate) selections: Vec<Selection>,
+}
+
+/// The layers of the stages that a step reads, by stage.
+pub(crate) type StageLayers<'a> = BTreeMap<usize, &'a [DiffId]>;
+
+impl Inputs {
+    /// Those of a step over `layers`; none for one that touches only the configuration.
+    pub(crate) fn of(
+        step: &Step,
+        layers: &[DiffId],
+        request: &Request,
+        stages: &StageLayers,
+    ) -> Result<Option<Self>, StepError> {
+        let rules = request.rules();
+        let mut selections = Vec::new();
+        // What the files of a source are, by content.
+        let mut content =
+            |from: &CopyFrom, select: &dyn Fn(&Context) -> Result<Selection, context::Error>| {
+                if let Some(layers) = source_layers(from, request, stages) {
+                    return Ok::<_, StepError>(key::stacked(layers));
+                }
+                let selection = select(request.context)?;
+                let digest = request.context.digest(&selection)?;
+                selections.push(selection);
+                Ok(digest)
+            };
+        let key = match &step.action {
+            Action::Config => return Ok(None),
+            Action::Workdir { path, user } => key::workdir(path, user, layers, rules),
+            Action::Copy(copy) => {
+                let content = content(&copy.from, &|context| context.select(&copy.sources))?;
+                key::copy(copy, &content, layers, rules)
+            }
+            Action::Run(run) => {
+                let mut contents = Vec::new();
+                for mount in &run.mounts {
+                    contents.push(match mount.source() {
+                        Some((from, path)) => Some(content(from, &|context| context.select_path(path))?),
+                        None => None,
+                    });
+                }
+                key::run(run, &contents, layers, rules)
+            }
+        };
+        Ok(Some(Self { key, selections }))
+    }
+}
+
+/// The layers of a source; none when it is the context.
+pub(crate) fn source_layers<'a>(
+    from: &CopyFrom,
+    request: &'a Request,
+    stages: &StageLayers<'a>,
+) -> Option<&'a [DiffId]> {
+    match from {
+        CopyFrom::Context => None,
+        CopyFrom::Stage(index) => Some(stages[index]),
+        CopyFrom::Image(name) => Some(&request.bases[name].config.rootfs.diff_ids),
+    }
+}
+
+/// What is kept of a step for the next build's explanations.
+pub(crate) fn traced(
+    step: &Step,
+    stage: &Stage,
+    label: &str,
+    request: &Request,
+    Inputs { key, selections }: &Inputs,
+) -> Result<TracedStep, StepError> {
+    let base = match &stage.base {
+        Base::Scratch => ("scratch".to_owned(), String::new()),
+        Base::Stage(index) => (format!("stage {index}"), String::new()),
+        Base::Image(name) => (name.clone(), request.bases[name].digest.to_string()),
+    };
+    let mut files = BTreeMap::new();
+    for selection in selections {
+        for (path, identity) in request.context.identities(selection)? {
+            files.insert(path.display().to_string(), identity);
+        }
+    }
+    let own_variables =
+        stage.config.env.iter().filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.to_owned());
+    Ok(TracedStep {
+        stage: label.to_owned(),
+        text: step.text.clone(),
+        base,
+        inputs: key.inputs.clone(),
+        own_variables: own_variables.collect(),
+        files,
+    })
+}
