@@ -52,10 +52,13 @@ impl Mounted {
         &self.at
     }
 
-    /// Unmounts now. Fails when a file of the view is still open.
+    /// Takes the view off its folder now; what is open in it goes with its last holder.
+    ///
+    /// Whoever calls this holds nothing any more, and yet the view can be in use: a process that another thread is
+    /// starting has copies of all that is open here until it executes its program.
     pub fn unmount(mut self) -> Result<(), Error> {
         self.mounted = false;
-        unmount(&self.at, UnmountFlags::empty()).map_err(|errno| Error::Setup {
+        unmount(&self.at, UnmountFlags::DETACH).map_err(|errno| Error::Setup {
             step: "unmount layers".to_owned(),
             path: Some(self.at.clone()),
             source: errno.into(),
