@@ -39,13 +39,21 @@ pub struct CacheMounts {
 #[derive(Debug)]
 pub struct CacheMount {
     tree: PathBuf,
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 impl CacheMount {
     /// The folder to mount.
     pub fn path(&self) -> &Path {
         &self.tree
+    }
+}
+
+impl Drop for CacheMount {
+    fn drop(&mut self) {
+        // Closing the descriptor is not enough: a process that another thread is starting has a copy of it until it
+        // executes its program, and the next to want this mount would find it in use.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 
@@ -113,7 +121,7 @@ impl CacheMounts {
         fill(&copy.join("tree"))?;
         let about = mount.join("about");
         fs::write(&about, format!("{id}\n")).map_err(Error::io("write", &about))?;
-        let Some(CacheMount { _lock: lock, .. }) = take(&copy, sharing)? else { return Ok(None) };
+        let Some(mut made) = take(&copy, sharing)? else { return Ok(None) };
         make_folder(&self.folder)?;
         let target = folder.join(number.to_string());
         let renamed = match rustix::fs::rename(&mount, folder) {
@@ -126,7 +134,8 @@ impl CacheMounts {
             Err(Errno::EXIST | Errno::NOTEMPTY) => return Ok(None),
             Err(errno) => return Err(Error::io("rename a folder to", &target)(errno).into()),
         }
-        Ok(Some(CacheMount { tree: target.join("tree"), _lock: lock }))
+        made.tree = target.join("tree");
+        Ok(Some(made))
     }
 }
 
@@ -199,7 +208,7 @@ fn take(copy: &Path, sharing: Sharing) -> Result<Option<CacheMount>> {
     let times = Timestamps { last_access: now, last_modification: now };
     rustix::fs::utimensat(&lock, ".", &times, AtFlags::empty())
         .map_err(Error::io("set the time of", copy))?;
-    Ok(Some(CacheMount { tree: copy.join("tree"), _lock: lock }))
+    Ok(Some(CacheMount { tree: copy.join("tree"), lock }))
 }
 
 fn lock(copy: &Path, operation: FlockOperation) -> Result<Option<OwnedFd>> {
