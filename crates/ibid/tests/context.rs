@@ -8,6 +8,8 @@ use support::{BASE, Project, can_build, text};
 
 fn project() -> Project {
     let project = Project::new("FROM scratch\n");
+    // A name of known length.
+    project.file("ibid.toml", &format!("name = \"test\"\n{BASE}"));
     for (path, content) in [
         (".dockerignore", "# rules\n.git\n**/*.pyc\nnotes\n!notes/keep.md\n"),
         (".git/objects/aa", "object"),

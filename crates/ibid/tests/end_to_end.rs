@@ -115,6 +115,7 @@ fn the_same_context_gives_the_same_digest_anywhere() {
                       COPY . /code/\nRUN ls -1 /code > /list\n";
     let digest = |mode: u32, umask: &str| {
         let project = Project::new(dockerfile);
+        project.file("ibid.toml", &format!("name = \"same\"\n{BASE}"));
         project.file("b", "2");
         project.file("a", "1");
         fs::set_permissions(project.path().join("a"), fs::Permissions::from_mode(mode)).expect("ours");
@@ -246,7 +247,7 @@ fn trust_of_the_host_is_seen_inside_and_stored_nowhere() {
     let refused =
         with_trust(&["run", "--no-host-trust", "sh", "-c", "echo ${SSL_CERT_FILE-none} ${https_proxy-none}"]);
     assert_eq!(text(&refused.stdout), "none none\n");
-    let archive = with_trust(&["save", "test", "-o", "-"]);
+    let archive = with_trust(&["save", &project.name(), "-o", "-"]);
     assert!(archive.status.success() && archive.stdout.len() > 1000);
     for marker in ["MARKER-OF-THIS-TEST", "marker-proxy"] {
         let found = archive.stdout.windows(marker.len()).any(|window| window == marker.as_bytes());

@@ -36,8 +36,14 @@ impl Project {
         // What earlier runs of the tests left in the shared store must not be found.
         let unique = project.place.path().display().to_string();
         project.file("Dockerfile", &dockerfile.replace("@UNIQUE@", &unique));
-        project.file("ibid.toml", &format!("name = \"test\"\n{BASE}"));
+        project.file("ibid.toml", &format!("name = \"{}\"\n{BASE}", project.name()));
         project
+    }
+
+    /// The name of its image: no other test's, since all share one store and run at the same time.
+    pub fn name(&self) -> String {
+        let folder = self.place.path().file_name().expect("a folder's name").to_string_lossy();
+        folder.to_lowercase()
     }
 
     pub fn file(&self, name: &str, content: &str) {
