@@ -67,6 +67,10 @@ pub struct Build {
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,
 
+    /// Platform to build for: this machine's, such as linux/amd64
+    #[arg(long)]
+    pub platform: Option<String>,
+
     /// Run every step again, whatever the cache holds
     #[arg(long)]
     pub no_cache: bool,

@@ -134,6 +134,9 @@ pub fn find_image(store: &Store, text: &str) -> Result<Digest, Failure> {
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 
+/// The build argument that names a frontend, as `# syntax=` does.
+const SYNTAX_ARG: &str = "BUILDKIT_SYNTAX";
+
 /// What `ibid build` may ask for beyond the project's own settings.
 #[derive(Default)]
 pub struct Options {
@@ -197,6 +200,9 @@ impl<'a> Preparation<'a> {
                 trust.env.retain(|(known, _)| known != name);
                 trust.env.push((name.to_owned(), value.clone()));
             }
+        }
+        if let Some(frontend) = build_args.get(SYNTAX_ARG).or(dockerfile.directives().syntax.as_ref()) {
+            ui.detail(&format!("the frontend `{frontend}` is not used: ibid reads Dockerfiles itself"));
         }
         let epoch = epoch()?;
         ui.detail(&format!("project {} in {}", project.name, project.root.display()));
@@ -496,7 +502,7 @@ impl<'a> Preparation<'a> {
                 "give it with `ibid build --ssh {id}`, which asks the agent that SSH_AUTH_SOCK names, or `--ssh {id}=SOCKET`"
             )),
             StepError::Mount(mounts::Error::Owner { .. }) => {
-                failure.hint("`ibid doctor` says which ids this user's containers have")
+                failure.hint("without root, containers have as many ids as `ibid doctor` counts")
             }
             _ => failure,
         }

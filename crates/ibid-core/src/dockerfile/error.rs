@@ -116,6 +116,8 @@ pub enum ErrorKind {
     EmptyBase,
     #[error("`{}` is no platform", short(.platform))]
     Platform { platform: String },
+    #[error("`--platform={}` is not that of this machine, `{own}`", short(.platform))]
+    ForeignPlatform { platform: String, own: String },
     #[error("there is no stage `{}`", short(.name))]
     UnknownTarget { name: String, nearest: Option<String> },
     #[error("there is no earlier stage {index}")]
@@ -276,6 +278,9 @@ impl ErrorKind {
                     .to_owned()
             }
             Self::Platform { .. } => "expected OS/ARCHITECTURE, such as `linux/amd64`".to_owned(),
+            Self::ForeignPlatform { own, .. } => format!(
+                "steps run on this machine's own processor: build on one of that platform, or write `--platform={own}`"
+            ),
             Self::UnknownTarget { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
             Self::UnknownTarget { nearest: None, .. } => "name a stage with `FROM IMAGE AS NAME`".to_owned(),
             Self::StageIndex { stages: 0, .. } => "this is the first stage".to_owned(),

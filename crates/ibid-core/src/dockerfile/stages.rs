@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::image::ContainerConfig;
 use crate::plan::{CopyFrom, Lines};
+use crate::platform::{self, Fault};
 
 use super::environment::Environment;
 use super::error::{Error, ErrorKind, ExpansionFault};
@@ -197,7 +198,13 @@ pub(super) fn needed(
         let stage = &stages[index];
         let fault = |kind| Error { lines: stage.lines, kind };
         if let Some(platform) = &resolved.platforms[index] {
-            check_platform(platform, &options.architecture).map_err(fault)?;
+            platform::check(platform, &options.architecture).map_err(|reason| {
+                let (platform, own) = (platform.clone(), format!("linux/{}", options.architecture));
+                fault(match reason {
+                    Fault::Invalid => ErrorKind::Platform { platform },
+                    Fault::Foreign => ErrorKind::ForeignPlatform { platform, own },
+                })
+            })?;
         }
         let texts: Vec<&str> = match &resolved.bases[index] {
             BaseName::Scratch => Vec::new(),
@@ -334,43 +341,4 @@ pub(super) fn is_always_known(name: &str, options: &PlanOptions) -> bool {
         || name == "SOURCE_DATE_EPOCH"
         || super::PROXY_ARGS.contains(&name)
         || always_known(options, None).get(name).is_some()
-}
-
-/// Accepts the own platform only.
-fn check_platform(platform: &str, architecture: &str) -> Result<(), ErrorKind> {
-    let unknown = || ErrorKind::Platform { platform: platform.to_owned() };
-    let lower = platform.to_lowercase();
-    let parts: Vec<&str> = lower.split('/').collect();
-    if parts.iter().any(|part| part.is_empty()) || parts.len() > 3 {
-        return Err(unknown());
-    }
-    let (os, found, variant) = match parts.as_slice() {
-        ["linux" | "windows" | "darwin" | "freebsd"] => (parts[0], architecture, None),
-        [found] => ("linux", normal_architecture(found), None),
-        [os, found] => (*os, normal_architecture(found), None),
-        [os, found, variant, ..] => (*os, normal_architecture(found), Some(*variant)),
-        [] => return Err(unknown()),
-    };
-    let own_variant = match architecture {
-        "amd64" => "v1",
-        "arm64" => "v8",
-        _ => "",
-    };
-    if os == "linux" && found == architecture && variant.is_none_or(|variant| variant == own_variant) {
-        Ok(())
-    } else {
-        Err(ErrorKind::Unsupported {
-            feature: format!("`FROM --platform={platform}` on a machine that is `linux/{architecture}`"),
-        })
-    }
-}
-
-/// Go's name of an architecture.
-pub(super) fn normal_architecture(name: &str) -> &str {
-    match name {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        "i386" => "386",
-        name => name,
-    }
 }

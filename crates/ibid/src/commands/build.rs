@@ -5,6 +5,8 @@ use std::path::Path;
 
 use ibid_build::verify::Difference;
 use ibid_build::{MadeLayer, NoCache};
+use ibid_core::image::host_architecture;
+use ibid_core::platform::{self, Fault};
 
 use crate::args::{Build, Cli};
 use crate::checks;
@@ -15,6 +17,9 @@ use crate::report::Failure;
 use crate::ui::{self, Ui};
 
 pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
+    if let Some(platform) = &build.platform {
+        check_platform(platform)?;
+    }
     if build.check {
         return checks::main(ui, cli, build);
     }
@@ -66,6 +71,23 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
         built.names.join(", ")
     ));
     Ok(verdict(ui, built.differences.as_deref()))
+}
+
+/// An image of another platform would be of no use to the steps that run here.
+fn check_platform(text: &str) -> Result<(), Failure> {
+    let own = format!("linux/{}", host_architecture());
+    platform::check(text, host_architecture()).map_err(|fault| {
+        let failure = Failure::new(format!("`--platform {text}`: {fault}"));
+        match fault {
+            Fault::Invalid if text.contains(',') => {
+                failure.hint("one build makes one image: build on a machine of each platform")
+            }
+            Fault::Invalid => failure.hint(format!("expected OS/ARCHITECTURE, such as `{own}`")),
+            Fault::Foreign => failure.hint(format!(
+                "steps run on this machine's own processor, which is `{own}`: build on a machine of that platform"
+            )),
+        }
+    })
 }
 
 /// Says what two builds made otherwise.

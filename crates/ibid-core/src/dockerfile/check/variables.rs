@@ -379,7 +379,7 @@ impl<'a> Scopes<'a> {
         if os.is_empty() || architecture.is_empty() {
             return;
         }
-        let wanted = format!("{os}/{}", stages::normal_architecture(architecture));
+        let wanted = format!("{os}/{}", crate::platform::normal_architecture(architecture));
         let found = format!("{}/{}", config.os, config.architecture);
         if wanted != found {
             report.add(
