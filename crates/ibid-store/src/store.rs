@@ -1,5 +1,6 @@
 //! Opening a store, and where things are in it.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -113,8 +114,12 @@ impl Store {
     }
 
     /// The trees of `layers`, topmost first: what an image holds, without the mount points that only a container needs.
+    ///
+    /// Of a layer that occurs several times, only the topmost is there: overlayfs refuses the same folder twice, and what
+    /// a layer does over others is all that it can do below itself.
     pub fn layer_trees(&self, layers: &[DiffId]) -> Vec<PathBuf> {
-        layers.iter().rev().map(|layer| self.layer_tree(layer)).collect()
+        let mut seen = HashSet::new();
+        layers.iter().rev().filter(|layer| seen.insert(**layer)).map(|layer| self.layer_tree(layer)).collect()
     }
 
     pub(crate) fn tmp(&self) -> PathBuf {

@@ -448,6 +448,28 @@ fn what_a_step_does_through_an_overlay_becomes_its_layer() {
 }
 
 #[test]
+fn a_layer_that_occurs_twice_is_mounted_once() {
+    if !needs_root() {
+        return;
+    }
+    let (_folder, store) = test_store();
+    let [same, between, last] = ["same", "between", "last"].map(|content| {
+        let draft = store.draft_layer().unwrap();
+        write(draft.upper(), "file", content);
+        write(draft.upper(), content, "");
+        draft.commit(&rules()).unwrap().unwrap()
+    });
+    let layers = [same, between, same, last, last];
+    let trees = [last, same, between].map(|layer| store.layer_tree(&layer));
+    assert_eq!(store.layer_trees(&layers), trees);
+    let scratch = store.scratch().unwrap();
+    let lowers = store.lowers(&layers[..3]);
+    let Some(mounted) = Mounted::new(&lowers, scratch.upper(), scratch.work()) else { return };
+    assert_eq!(fs::read_to_string(mounted.0.path().join("file")).unwrap(), "same");
+    assert!(mounted.0.path().join("between").exists());
+}
+
+#[test]
 fn places_of_mounts_leave_no_trace() {
     if !needs_root() {
         return;
