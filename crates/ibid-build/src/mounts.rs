@@ -26,7 +26,7 @@ use std::time::Duration;
 use ibid_core::digest::{DiffId, Digest};
 use ibid_core::plan::{CacheBase, CopyFrom, Mount, Permissions, Run, Sharing};
 use ibid_sandbox::{MountKind, Overlay, Upper, rootfs};
-use ibid_store::{CacheMount, CommitRules, MergedView};
+use ibid_store::{CacheMount, CommitRules, Found, MergedView};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -152,7 +152,10 @@ impl StepMounts {
                     let source = held.path().to_owned();
                     (target, MountKind::Bind { source, read_only: !writable, idmap: None })
                 }
-                Mount::Tmpfs { target, bytes } => (target, MountKind::Tmpfs { bytes: *bytes, mode: 0o1777 }),
+                Mount::Tmpfs { target, bytes } => {
+                    let mode = preparation.mode_below(target)?.unwrap_or(0o1777);
+                    (target, MountKind::Tmpfs { bytes: *bytes, mode })
+                }
                 Mount::Secret { id, target, variable, required, permissions } => {
                     let Some(secret) = site.request.credentials.secrets.get(id) else {
                         if *required {
@@ -223,6 +226,16 @@ impl Preparation<'_> {
         self.missing.extend(found.missing);
         self.placed.push((found.path, ibid_sandbox::Mount { target, kind }));
         Ok(())
+    }
+
+    /// The mode of the folder of the image that a mount hides. A folder in memory takes it on, as with runc.
+    fn mode_below(&self, target: &str) -> Result<Option<u32>, StepError> {
+        let read = |source| StepError::Read { path: target.to_owned(), source };
+        let Some(Found::Folder(folders)) = self.view.find(Path::new(target)).map_err(read)? else {
+            return Ok(None);
+        };
+        let topmost = folders.first().map(std::fs::symlink_metadata).transpose().map_err(read)?;
+        Ok(topmost.map(|metadata| metadata.mode() & 0o7777))
     }
 
     /// What people call a source.
