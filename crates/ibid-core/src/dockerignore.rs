@@ -7,24 +7,24 @@
 //!
 //! A path is bytes: relative, components separated by `/`, with no `.` or `..`.
 //!
-//! Deciding about one path costs about one hash look-up for each different length of the literal ends of
-//! the patterns, however many patterns there are. Only patterns with a wildcard at both ends (`*cache*`)
-//! are tried one by one.
+//! Deciding about one path costs a few hash look-ups for each different length of the literals in the patterns, however
+//! many patterns there are; see `index`.
 
 mod expression;
+mod index;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::glob::{Glob, InvalidGlob};
 use expression::Matcher;
+use index::{Exceptions, Index};
 
 /// The rules of an ignore file. The default has none.
 #[derive(Debug, Clone, Default)]
 pub struct Ignore {
-    /// In the order of the file.
+    /// In the order of the file. Of rules with the same pattern only the last: it decides wherever another would.
     rules: Vec<Rule>,
-    /// The rules that bring paths back.
-    exceptions: Vec<usize>,
+    exceptions: Exceptions,
     index: Index,
 }
 
@@ -66,7 +66,8 @@ impl Ignore {
     /// Reads the text of an ignore file.
     pub fn parse(text: &[u8]) -> Result<Self, MalformedPattern> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        let mut ignore = Self::default();
+        let mut rules = Vec::new();
+        let mut patterns = Vec::new();
         for (line, bytes) in text.split(|byte| *byte == b'\n').enumerate() {
             let line = line + 1;
             let malformed = |reason: String| MalformedPattern {
@@ -85,14 +86,14 @@ impl Ignore {
             };
             Glob::parse(pattern).map_err(|invalid: InvalidGlob| malformed(invalid.to_string()))?;
             let matcher = Matcher::new(pattern).map_err(|reason| malformed(reason.to_owned()))?;
-            let number = ignore.rules.len();
-            if exception {
-                ignore.exceptions.push(number);
-            }
-            ignore.index.add(number, &matcher);
-            ignore.rules.push(Rule { line, text: trim(bytes).into(), exception, matcher });
+            rules.push(Rule { line, text: trim(bytes).into(), exception, matcher });
+            patterns.push(pattern.to_vec());
         }
-        Ok(ignore)
+        let mut seen = HashSet::new();
+        let is_last: Vec<bool> = patterns.iter().rev().map(|pattern| seen.insert(pattern)).collect();
+        let mut is_last = is_last.into_iter().rev();
+        rules.retain(|_| is_last.next().unwrap_or(true));
+        Ok(Self { exceptions: Exceptions::new(&rules), index: Index::new(&rules), rules })
     }
 
     /// Whether there is no rule at all.
@@ -135,69 +136,11 @@ impl Ignore {
         }
         // Whatever stands before the rule that ignores the folder ignores or keeps nothing below it.
         let from = verdict.rule.map_or(0, |line| self.first_after(line));
-        let first = self.exceptions.partition_point(|number| *number < from);
-        self.exceptions[first..].iter().any(|number| self.rules[*number].matcher.may_match_below(folder))
+        self.exceptions.may_match_below(&self.rules, from, folder)
     }
 
     fn first_after(&self, line: usize) -> usize {
         self.rules.partition_point(|rule| rule.line <= line)
-    }
-}
-
-/// Where rules are looked up by the literal bytes that a path must start or end with.
-#[derive(Debug, Clone, Default)]
-struct Index {
-    tails: Vec<Bucket>,
-    heads: Vec<Bucket>,
-    /// Rules with neither.
-    others: Vec<usize>,
-}
-
-/// Rules whose literal has the same length.
-#[derive(Debug, Clone)]
-struct Bucket {
-    length: usize,
-    rules: HashMap<Box<[u8]>, Vec<usize>>,
-}
-
-impl Index {
-    fn add(&mut self, number: usize, matcher: &Matcher) {
-        let (head, tail) = (matcher.head(), matcher.tail());
-        let (buckets, literal) =
-            if tail.len() >= head.len() { (&mut self.tails, tail) } else { (&mut self.heads, head) };
-        if literal.is_empty() {
-            self.others.push(number);
-            return;
-        }
-        let at = buckets.partition_point(|bucket| bucket.length < literal.len());
-        if buckets.get(at).is_none_or(|bucket| bucket.length != literal.len()) {
-            buckets.insert(at, Bucket { length: literal.len(), rules: HashMap::new() });
-        }
-        buckets[at].rules.entry(literal.into()).or_default().push(number);
-    }
-
-    /// The last rule that matches `path` itself, of those numbered `from` and up.
-    fn last_match<'a>(&self, rules: &'a [Rule], from: usize, path: &[u8]) -> Option<&'a Rule> {
-        let mut best: Option<usize> = None;
-        let mut search = |numbers: &[usize]| {
-            let from = best.map_or(from, |best| best + 1);
-            let later = numbers.iter().rev().take_while(|number| **number >= from);
-            if let Some(number) = later.copied().find(|number| rules[*number].matcher.matches(path)) {
-                best = Some(number);
-            }
-        };
-        for bucket in self.tails.iter().take_while(|bucket| bucket.length <= path.len()) {
-            if let Some(numbers) = bucket.rules.get(&path[path.len() - bucket.length..]) {
-                search(numbers);
-            }
-        }
-        for bucket in self.heads.iter().take_while(|bucket| bucket.length <= path.len()) {
-            if let Some(numbers) = bucket.rules.get(&path[..bucket.length]) {
-                search(numbers);
-            }
-        }
-        search(&self.others);
-        best.map(|number| &rules[number])
     }
 }
 

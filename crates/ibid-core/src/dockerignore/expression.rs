@@ -31,6 +31,8 @@ pub(super) enum Matcher {
 #[derive(Debug, Clone)]
 pub(super) struct Expression {
     parts: Vec<Part>,
+    /// Characters that every match has at least.
+    length_min: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -132,7 +134,8 @@ impl Matcher {
             Self::Prefix(head) => path.starts_with(head),
             Self::Suffix(tail) => path.ends_with(tail) || tail.strip_prefix(b"/") == Some(path),
             Self::Expression(expression) => {
-                expression.run(path).is_some_and(|reached| reached[expression.parts.len()])
+                expression.is_possible(path)
+                    && expression.run(path).is_some_and(|reached| reached[expression.parts.len()])
             }
         }
     }
@@ -176,7 +179,32 @@ impl Matcher {
     }
 }
 
+impl Matcher {
+    /// Bytes that every matching path holds somewhere, each as long as it can be.
+    pub(super) fn inner(&self) -> Vec<Vec<u8>> {
+        let Self::Expression(expression) = self else { return Vec::new() };
+        let runs = expression.parts.split(|part| part.literal().is_none());
+        let texts = runs.map(|run| run.iter().filter_map(Part::literal).collect::<String>().into_bytes());
+        texts.filter(|text| !text.is_empty()).collect()
+    }
+}
+
 impl Expression {
+    /// False when the first or last character, or the length, already rules the path out.
+    fn is_possible(&self, path: &[u8]) -> bool {
+        let single = |part: Option<&Part>, c: Option<char>| match (part, c) {
+            (Some(Part::One(set)), Some(c)) => set.contains(c),
+            (Some(Part::One(_)), None) => false,
+            _ => true,
+        };
+        // A character at the very end may be cut from its start: its last byte says what ASCII it is.
+        let last = path.last().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '\u{80}' });
+        let last_fits = last.is_some_and(|c| !c.is_ascii()) || single(self.parts.last(), last);
+        self.length_min <= path.len()
+            && single(self.parts.first(), Characters(path).next().map(|(c, _)| c))
+            && last_fits
+    }
+
     /// Parses text in the syntax of RE2 as far as [`Matcher::new`] can make it.
     fn parse(text: &str) -> Result<Self, Reason> {
         let mut reader = Reader { text };
@@ -220,7 +248,8 @@ impl Expression {
             // A `\Q` without `\E` has taken the final `$` for itself.
             parts.push(Part::Many(Set::Class { negated: true, ranges: Vec::new() }));
         }
-        Ok(Self { parts })
+        let length_min = parts.iter().filter(|part| matches!(part, Part::One(_))).count();
+        Ok(Self { parts, length_min })
     }
 
     /// The places that can be reached after all of `path`, the place after the last part included;

@@ -169,6 +169,37 @@ fn many_and_hostile_patterns_take_no_unreasonable_time() {
     assert_eq!(ignore.verdict(b"x/name77777").rule, Some(233_333));
     assert_eq!(ignore.verdict(b"a.ext99999/below").rule, Some(300_000));
     assert_eq!(ignore.verdict(b"x/y/z").rule, Some(300_002));
+    check_many(|number| format!("*middle{number}*"), "a/b", "xmiddle99y", 100);
+    check_many(|number| format!("*{number}/**/f*.py"), "a/f.py", "x77/b/f1.py", 78);
+    check_many(|number| format!("d{number}*/sub/f1.py"), "e/sub/f1.py", "d77/sub/f1.py", 78);
+    check_many(|_| "same/*.py".to_owned(), "other/a.py", "same/a.py", MANY);
+    check_many(|number| format!("{}z", "?".repeat(number % 50 + 1)), "a/b", "aaz", MANY - 48);
+    check_many(
+        |number| format!("*{}{number}{}*", "q".repeat(number % 60 + 20), "r".repeat(20)),
+        "a/b/c",
+        &format!("{}0{}", "q".repeat(20), "r".repeat(20)),
+        1,
+    );
+    let exceptions: String = (0..MANY).map(|number| format!("!*/s{number}/x*\n")).collect();
+    let ignore = Ignore::parse(format!("d*\n{exceptions}").as_bytes()).expect("well formed");
+    for number in 0..5_000 {
+        let folder = format!("d{number}/e");
+        ignore.may_descend(ignore.verdict(folder.as_bytes()), folder.as_bytes());
+    }
+    assert!(!ignore.verdict(b"d1/s5/x").ignored);
+}
+
+const MANY: usize = 30_000;
+
+/// Many patterns, many paths that none of them matches, and one whose last match is on `line`.
+#[track_caller]
+fn check_many(pattern: impl Fn(usize) -> String, kept: &str, dropped: &str, line: usize) {
+    let text: String = (0..MANY).map(|number| pattern(number) + "\n").collect();
+    let ignore = Ignore::parse(text.as_bytes()).expect("well formed");
+    for number in 0..5_000 {
+        assert!(!ignore.verdict(format!("{}/{kept}", "n".repeat(number % 7 + 1)).as_bytes()).ignored);
+    }
+    assert_eq!(ignore.verdict(dropped.as_bytes()), Verdict { ignored: true, rule: Some(line) });
 }
 
 /// What one pattern without accidents means, by trying every way.
