@@ -37,6 +37,9 @@ use crate::{copy, key, mounts};
 /// processors.
 const STAGES_AT_ONCE_MIN: usize = 4;
 
+/// Most layers of a stage: an overlay has at most 500 lower folders (Linux, `OVL_MAX_STACK`), and the skeleton is one.
+const LAYERS_MAX: usize = 499;
+
 /// The umask of a trial: few people's.
 const TRIAL_UMASK: u32 = 0o077;
 
@@ -226,6 +229,9 @@ pub enum StepError {
     /// The build was ended before.
     #[error("the build was ended")]
     Cancelled,
+    /// No overlay could show one more.
+    #[error("the stage has {LAYERS_MAX} layers before this step, and can have no more")]
+    TooManyLayers,
     /// A path that should be a folder is something else.
     #[error("`{0}` exists in the image and is no folder")]
     NoFolder(String),
@@ -463,6 +469,10 @@ impl Performance<'_> {
         let on_line = |line: &str| (self.on_event)(Event::Output(name, start.elapsed().as_secs_f64(), line));
         for path in inputs.selections.iter().flat_map(Selection::skipped) {
             on_line(&format!("warning: {} is left out: it is a socket, pipe or device", path.display()));
+        }
+        // The skeleton is one of them.
+        if store.lowers(&state.layers).len() > LAYERS_MAX {
+            return Err(at(StepError::TooManyLayers).into());
         }
         let layer = self.perform(step, state, &inputs.selections, &stages, &on_line).map_err(at)?;
         if !request.is_trial {

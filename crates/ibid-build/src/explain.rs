@@ -3,13 +3,13 @@
 //! The trace of the last build is a hint and no truth: it lies in the cache and may be lost, and then a step's reason
 //! is that nothing is known of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 /// The version of the format that this code reads and writes; another one is as good as none.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Changed files that a reason names.
 const FILES_SHOWN_MAX: usize = 3;
 /// Longest value that a reason shows, characters.
@@ -43,6 +43,8 @@ pub(crate) struct TracedStep {
 #[derive(Debug, Default)]
 pub struct Explanations {
     previous: Option<Trace>,
+    /// Where in it the first step of each stage and text is.
+    places: HashMap<(String, String), usize>,
     /// By number of the step.
     now: Mutex<BTreeMap<usize, TracedStep>>,
 }
@@ -53,7 +55,11 @@ impl Explanations {
         let previous = previous
             .and_then(|bytes| serde_json::from_slice::<Trace>(bytes).ok())
             .filter(|trace| trace.version == VERSION);
-        Self { previous, now: Mutex::default() }
+        let mut places = HashMap::new();
+        for (place, step) in previous.iter().flat_map(|trace: &Trace| &trace.steps).enumerate() {
+            places.entry((step.stage.clone(), step.text.clone())).or_insert(place);
+        }
+        Self { previous, places, now: Mutex::default() }
     }
 
     /// Whether the last build's step of that name read the same.
@@ -62,8 +68,8 @@ impl Explanations {
     }
 
     fn find(&self, stage: &str, text: &str) -> Option<&TracedStep> {
-        let steps = &self.previous.as_ref()?.steps;
-        steps.iter().find(|old| old.stage == stage && old.text == text)
+        let place = self.places.get(&(stage.to_owned(), text.to_owned()))?;
+        self.previous.as_ref()?.steps.get(*place)
     }
 
     /// Keeps what a step that ended well has read.
@@ -79,11 +85,10 @@ impl Explanations {
             return None;
         }
         let mut steps: Vec<TracedStep> = now.into_values().collect();
-        for old in self.previous.map(|trace| trace.steps).unwrap_or_default() {
-            if !steps.iter().any(|step| (&step.stage, &step.text) == (&old.stage, &old.text)) {
-                steps.push(old);
-            }
-        }
+        let reached: HashSet<(String, String)> =
+            steps.iter().map(|step| (step.stage.clone(), step.text.clone())).collect();
+        let old = self.previous.map(|trace| trace.steps).unwrap_or_default().into_iter();
+        steps.extend(old.filter(|old| !reached.contains(&(old.stage.clone(), old.text.clone()))));
         Some(serde_json::to_vec(&Trace { version: VERSION, steps }).expect("a trace holds only text keys"))
     }
 
@@ -279,7 +284,7 @@ mod tests {
             &[("user".to_owned(), "b".to_owned())]
         ));
         assert!(Explanations::new(Some(b"{")).previous.is_none());
-        let newer = String::from_utf8(kept).expect("text").replace("\"version\":1", "\"version\":2");
+        let newer = String::from_utf8(kept).expect("text").replace("\"version\":2", "\"version\":3");
         assert!(Explanations::new(Some(newer.as_bytes())).previous.is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! What a step reads: the key that is made of it, and what is kept of it to explain the next build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ibid_core::digest::DiffId;
 use ibid_core::plan::{Action, Base, CopyFrom, Stage, Step};
@@ -95,14 +95,18 @@ pub(crate) fn traced(
             files.insert(path.display().to_string(), identity);
         }
     }
-    let own_variables =
-        stage.config.env.iter().filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.to_owned());
+    // Only of the step's own: all of the stage's, for each of its steps, would grow with the square.
+    let read = key.inputs.iter().filter(|(kind, _)| kind == "variable").map(|(_, name)| name.as_str());
+    let read: BTreeSet<&str> = read.collect();
+    let names = stage.config.env.iter().filter_map(|pair| pair.split_once('=')).map(|(name, _)| name);
+    let own_variables: BTreeSet<String> =
+        names.filter(|name| read.contains(name)).map(str::to_owned).collect();
     Ok(TracedStep {
         stage: label.to_owned(),
         text: step.text.clone(),
         base,
         inputs: key.inputs.clone(),
-        own_variables: own_variables.collect(),
+        own_variables,
         files,
     })
 }

@@ -37,17 +37,26 @@ impl KeyHasher {
     }
 
     fn field(&mut self, name: &str, value: &str) {
+        self.hash(name, value);
+        self.inputs.push((name.to_owned(), value.to_owned()));
+    }
+
+    fn hash(&mut self, name: &str, value: &str) {
         for text in [name, value] {
             self.hasher.update(&(text.len() as u64).to_le_bytes());
             self.hasher.update(text.as_bytes());
         }
-        self.inputs.push((name.to_owned(), value.to_owned()));
     }
 
+    /// As one input, since what is kept of hundreds of steps would else hold each layer hundreds of times.
     fn layers(&mut self, layers: &[DiffId]) {
+        let mut all = Hasher::default();
         for layer in layers {
-            self.field("layer", &layer.to_string());
+            let layer = layer.to_string();
+            self.hash("layer", &layer);
+            all.update(layer.as_bytes());
         }
+        self.inputs.push(("layer".to_owned(), all.finish().to_string()));
     }
 
     fn finish(self) -> Key {

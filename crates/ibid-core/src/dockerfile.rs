@@ -129,6 +129,12 @@ impl Dockerfile {
         names
     }
 
+    /// Whether a stage has that name.
+    pub fn has_stage(&self, name: &str) -> bool {
+        let lower = name.to_lowercase();
+        self.stages.iter().any(|stage| stage.from.name.as_ref() == Some(&lower))
+    }
+
     /// The images that the target needs, variables expanded, each once, in order: those of `FROM` and
     /// of `COPY --from` and `RUN --mount`. `scratch` is none.
     ///

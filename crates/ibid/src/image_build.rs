@@ -401,7 +401,15 @@ impl<'a> Preparation<'a> {
         let planned = self.plan_with(options.target.clone(), |name| {
             bases::find_or_make(ui, &self.store, self.project, name, self.epoch, options.update)
                 .map(Some)
-                .map_err(|failure| failure.in_dockerfile(&self.project.dockerfile, &self.text, name))
+                .map_err(|failure| {
+                    let failure = failure.in_dockerfile(&self.project.dockerfile, &self.text, name);
+                    if self.dockerfile.has_stage(name) {
+                        return failure.hint(format!(
+                            "the stage `{name}` comes too late: only one before this line can be meant"
+                        ));
+                    }
+                    failure
+                })
         })?;
         Ok(planned.expect("every base was found or made"))
     }
@@ -493,6 +501,9 @@ impl<'a> Preparation<'a> {
                 Failure::new("the build was interrupted").code(status.shell_code())
             }
             StepError::Command { output, .. } => failure.output(output),
+            StepError::TooManyLayers => {
+                failure.hint("join steps: name several sources in one COPY, and join commands in one RUN with `&&` or a heredoc")
+            }
             StepError::Context(context::Error::Ignored { file, line, .. }) => failure
                 .hint(format!("remove the rule, or add an exception below line {line} of {file}: `!PATH`")),
             StepError::Mount(mounts::Error::NoSecret { id }) => failure.hint(format!(

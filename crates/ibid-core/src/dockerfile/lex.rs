@@ -153,10 +153,8 @@ impl<'a> Lexer<'a> {
 
     fn decode(&self, line: &'a [u8]) -> Result<&'a str, Error> {
         let fault = |kind| Error { lines: Lines { first: self.line, last: self.line }, kind };
-        if line.contains(&0) {
-            return Err(fault(ErrorKind::ZeroByte));
-        }
-        std::str::from_utf8(line).map_err(|_| fault(ErrorKind::NotUtf8))
+        let text = std::str::from_utf8(line).map_err(|_| fault(ErrorKind::NotUtf8))?;
+        if line.contains(&0) { Err(fault(ErrorKind::ZeroByte)) } else { Ok(text) }
     }
 
     /// The line without the continuation character at its end, and whether there was one. Two of them in a row
