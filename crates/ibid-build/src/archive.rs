@@ -1,12 +1,13 @@
 //! Archives that `ADD` unpacks. Untrusted: they go through the store's import, which refuses what climbs out,
 //! and are copied into the image from there.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufReader, Read};
+use std::path::PathBuf;
 
 use ibid_core::digest::DiffId;
 use ibid_store::Store;
+
+use crate::context::{self, ContentReader, Context, Entry};
 
 /// How an archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,9 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// The context refused.
+    #[error(transparent)]
+    Context(#[from] context::Error),
     /// It is damaged or hostile.
     #[error("cannot unpack the archive {}", path.display())]
     Unpack {
@@ -39,12 +43,15 @@ pub enum Error {
     },
 }
 
+/// Most memory that unpacking may take; archives made with the highest level of each program need less.
+const MEMORY_BYTES_MAX: u64 = 256 << 20;
+
 /// Tells whether a file is a tar archive, by its content alone, as Docker does. None for anything else: it is
 /// copied as it is.
-pub(crate) fn detect(path: &Path) -> Result<Option<Compression>, Error> {
-    let read = |error| Error::Read { path: path.to_owned(), source: error };
+pub(crate) fn detect(from: &Context, entry: &Entry) -> Result<Option<Compression>, Error> {
+    let read = |source| Error::Read { path: from.path_of(entry), source };
     let mut head = Vec::new();
-    File::open(path).map_err(read)?.take(6).read_to_end(&mut head).map_err(read)?;
+    from.read_file(entry)?.take(6).read_to_end(&mut head).map_err(read)?;
     let compression = match &head[..] {
         [0x1f, 0x8b, ..] => Compression::Gzip,
         [0xfd, b'7', b'z', b'X', b'Z', 0x00] => Compression::Xz,
@@ -53,31 +60,60 @@ pub(crate) fn detect(path: &Path) -> Result<Option<Compression>, Error> {
         _ => Compression::None,
     };
     let mut block = Vec::new();
-    // A stream that cannot be decompressed is no archive.
-    let is_tar = match open(path, compression)?.take(512).read_to_end(&mut block) {
-        Ok(_) => is_tar_header(&block),
-        Err(_) => false,
-    };
-    Ok(is_tar.then_some(compression))
+    let mut file = from.read_file(entry)?;
+    match decompress(&mut file, compression).and_then(|file| file.take(512).read_to_end(&mut block)) {
+        Ok(_) => Ok(is_tar_header(&block).then_some(compression)),
+        Err(error) if wants_memory(&error) => Err(read(error)),
+        // A stream that cannot be decompressed is no archive.
+        Err(_) => Ok(None),
+    }
 }
 
 /// Unpacks an archive into a layer of the store.
-pub(crate) fn import(store: &Store, path: &Path, compression: Compression) -> Result<DiffId, Error> {
-    store
-        .import_layer(open(path, compression)?)
-        .map_err(|source| Error::Unpack { path: path.to_owned(), source: Box::new(source) })
+pub(crate) fn import(
+    store: &Store,
+    from: &Context,
+    entry: &Entry,
+    compression: Compression,
+) -> Result<DiffId, Error> {
+    let mut file = from.read_file(entry)?;
+    let imported = decompress(&mut file, compression)
+        .map_err(|source| Error::Read { path: from.path_of(entry), source })
+        .and_then(|tar| {
+            store
+                .import_layer(tar)
+                .map_err(|source| Error::Unpack { path: from.path_of(entry), source: Box::new(source) })
+        });
+    // When it has changed, that is why it could not be unpacked, or why what was unpacked is of no use.
+    file.finish()?;
+    imported
 }
 
-fn open(path: &Path, compression: Compression) -> Result<Box<dyn Read>, Error> {
-    let read = |error| Error::Read { path: path.to_owned(), source: error };
-    let file = BufReader::with_capacity(256 << 10, File::open(path).map_err(read)?);
+fn decompress<'a>(file: &'a mut ContentReader, compression: Compression) -> io::Result<Box<dyn Read + 'a>> {
+    let file = BufReader::with_capacity(256 << 10, file);
     Ok(match compression {
         Compression::None => Box::new(file),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-        Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(file)),
+        Compression::Xz => {
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(MEMORY_BYTES_MAX, liblzma::stream::CONCATENATED)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(file, stream))
+        }
         Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(file).map_err(read)?),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(file)?;
+            decoder.window_log_max(MEMORY_BYTES_MAX.ilog2())?;
+            Box::new(decoder)
+        }
     })
+}
+
+/// Whether decompressing failed for want of memory: more than it may take.
+fn wants_memory(error: &io::Error) -> bool {
+    let of_xz = error.get_ref().and_then(|source| source.downcast_ref::<liblzma::stream::Error>());
+    // The other library has only words for it.
+    matches!(of_xz, Some(liblzma::stream::Error::MemLimit | liblzma::stream::Error::Mem))
+        || error.to_string().contains("too much memory")
 }
 
 /// A tar header by its checksum, which holds for every dialect (POSIX.1-1988, "Header Block").

@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ibid_core::digest::{Digest, Hasher};
 use ibid_core::dockerignore::Ignore;
 
+pub(crate) use entry::ContentReader;
 pub use entry::{Entry, Kind};
 pub use select::{Selection, Source};
 use stat_cache::StatCache;

@@ -296,10 +296,10 @@ fn write(image: &Image, job: &Job, selection: &Selection, store: &Store) -> Resu
         for (relative, entry) in source.entries() {
             if copy.extract
                 && !source.is_folder()
-                && let Some(compression) = archive::detect(&job.from.path_of(entry))?
+                && let Some(compression) = archive::detect(job.from, entry)?
             {
                 tasks.finish(job)?;
-                let layer = archive::import(store, &job.from.path_of(entry), compression)?;
+                let layer = archive::import(store, job.from, entry, compression)?;
                 extract(image, job, &store.layer_tree(&layer), &dest)?;
                 continue;
             }

@@ -29,6 +29,11 @@ use crate::{Error, Result, Store};
 /// Files up to this size are made by several threads, larger ones while they are read.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 const COPY_BYTES: usize = 256 << 10;
+/// Most memory that names, links and attributes of all entries may take: some millions of entries. What they hold goes
+/// to the disk.
+const ENTRIES_BYTES_MAX: usize = 1 << 30;
+/// What an entry takes beside them, about.
+const ENTRY_BYTES: usize = 400;
 
 impl Store {
     /// Unpacks an uncompressed tar archive and publishes it as a layer. Returns the digest of the archive's bytes, all
@@ -43,7 +48,8 @@ impl Store {
         let layer = draft.path().join("layer");
         let stream = TarStream::new(tar, SplitWriter::new(&layer)?);
         let (diff_id, manifest) = with_unpacker(&layer, |unpacker| {
-            let mut import = Import { stream, state: LayerState::default(), contents: 0, unpacker };
+            let memory = Memory { bytes_left: ENTRIES_BYTES_MAX };
+            let mut import = Import { stream, state: LayerState::default(), contents: 0, memory, unpacker };
             while let Some(header) = import.stream.next()? {
                 import.entry(header)?;
             }
@@ -59,6 +65,7 @@ struct Import<'a, 'b, R> {
     state: LayerState,
     /// How many contents there are.
     contents: usize,
+    memory: Memory,
     unpacker: &'a mut Unpacker<'b>,
 }
 
@@ -68,6 +75,7 @@ impl<R: Read> Import<'_, '_, R> {
             let path = to_path(name);
             move |reason: Refusal| Error::RefusedEntry { path, reason }
         };
+        self.memory.take(&header).map_err(refused(&header.name))?;
         let mut changes = Vec::new();
         match target(&header.name).map_err(refused(&header.name))? {
             Target::Root | Target::Nothing => Ok(()),
@@ -256,11 +264,57 @@ impl From<Error> for Failure {
     }
 }
 
+/// What entries may take of the memory until the archive is unpacked.
+struct Memory {
+    bytes_left: usize,
+}
+
+impl Memory {
+    fn take(&mut self, header: &Header) -> Result<(), Refusal> {
+        let attributes = header.xattrs.iter().map(|(name, value)| name.len() + value.len() + 64);
+        // The name stands in several tables.
+        let bytes = ENTRY_BYTES + 3 * header.name.len() + header.link.len() + attributes.sum::<usize>();
+        let left = self.bytes_left.checked_sub(bytes);
+        self.bytes_left = left.ok_or("the archive has more entries than memory is set aside for")?;
+        Ok(())
+    }
+}
+
 fn link_target(target: Vec<u8>) -> Result<Vec<u8>, Refusal> {
     match target.len() {
         0 => Err("it is a link to nothing"),
         1..=path::PATH_BYTES_MAX if !target.contains(&0) => Ok(target),
         1..=path::PATH_BYTES_MAX => Err("the target of a link holds a NUL byte"),
         _ => Err("the target of a link is longer than 4095 bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_small_archive_cannot_fill_the_memory() {
+        let header = |name: usize, attribute: usize| Header {
+            name: vec![b'n'; name],
+            link: Vec::new(),
+            file_type: TarType::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            xattrs: BTreeMap::from([(b"user.x".to_vec(), vec![0; attribute])]),
+            content_bytes: 0,
+            sparse: None,
+        };
+        let fitting = |header: Header| {
+            let mut memory = Memory { bytes_left: ENTRIES_BYTES_MAX };
+            (0..).take_while(|_| memory.take(&header).is_ok()).count()
+        };
+        assert!((1_500_000..3_000_000).contains(&fitting(header(40, 0))), "a large data set fits");
+        assert!(fitting(header(4000, 0)) < 100_000);
+        assert!(fitting(header(1, 1 << 20)) < 1100);
     }
 }

@@ -1,6 +1,7 @@
 //! One path of a context: what it is, and the marks by which a change of it is noticed.
 
 use std::ffi::OsStr;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -114,6 +115,7 @@ impl Entry {
 }
 
 /// A file opened for reading.
+#[derive(Debug)]
 pub(super) struct OpenFile<'a> {
     entry: &'a Entry,
     fd: OwnedFd,
@@ -144,6 +146,56 @@ impl Context {
             return Err(Error::Changed { path: self.path_of(entry) });
         }
         Ok(OpenFile { entry, fd, stamp: Stamp::of(&stat) })
+    }
+}
+
+/// The content of a file, read piece by piece.
+#[derive(Debug)]
+pub(crate) struct ContentReader<'a> {
+    context: &'a Context,
+    file: OpenFile<'a>,
+    left: u64,
+    hasher: blake3::Hasher,
+}
+
+impl Context {
+    /// Opens a file to be read piece by piece; [`ContentReader::finish`] says whether it was what it should be.
+    pub(crate) fn read_file<'a>(&'a self, entry: &'a Entry) -> Result<ContentReader<'a>, Error> {
+        let file = self.open_file(entry)?;
+        let left = entry.content().map_or(file.size(), |content| content.size);
+        Ok(ContentReader { context: self, file, left, hasher: blake3::Hasher::new() })
+    }
+}
+
+impl Read for ContentReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let got = rustix::io::retry_on_intr(|| rustix::io::read(&self.file.fd, &mut buffer[..want]))?;
+        self.hasher.update(&buffer[..got]);
+        self.left -= got as u64;
+        Ok(got)
+    }
+}
+
+impl ContentReader<'_> {
+    /// Reads what is left. When [`Context::digest`] has read the file before, the bytes were the same, or this fails with
+    /// [`Error::Changed`].
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        let path = || self.context.path_of(self.file.entry);
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            match self.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(source) => return Err(Error::Io { action: "read", path: path(), source }),
+            }
+        }
+        let is_same = self
+            .file
+            .entry
+            .content()
+            .is_none_or(|content| content.hash == *self.hasher.finalize().as_bytes());
+        if self.left == 0 && is_same { Ok(()) } else { Err(Error::Changed { path: path() }) }
     }
 }
 

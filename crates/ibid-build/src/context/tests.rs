@@ -266,6 +266,69 @@ fn names_that_are_no_utf8_are_carried_as_they_are() {
     assert_eq!(selection.sources[0].name(), b"\xff\xfe \n");
 }
 
+/// Cuts a file short as soon as a part of it has been written.
+struct CutsShort<'a> {
+    file: &'a Path,
+    written: usize,
+}
+
+impl Write for CutsShort<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        fs::OpenOptions::new().write(true).open(self.file)?.set_len(1)?;
+        self.written += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_copied_is_an_error() {
+    let content = "x".repeat(1_000_000);
+    for is_known in [false, true] {
+        let folder = Folder::new("");
+        folder.write("a", &content);
+        let context = folder.context("");
+        let selection = context.select(&["a"]).expect("select");
+        if is_known {
+            context.digest(&selection).expect("digest");
+        }
+        let (_, entry) = selection.sources[0].entries().next().expect("one entry");
+        let file = folder.path("a");
+        let mut to = CutsShort { file: &file, written: 0 };
+        let result = context.copy_file(entry, &mut to);
+        assert!(matches!(result, Err(Error::Changed { ref path }) if *path == file), "{result:?}");
+        assert!(to.written < content.len(), "{}", to.written);
+    }
+}
+
+#[test]
+fn a_file_that_is_read_piece_by_piece_is_what_its_digest_says() {
+    let read = |change: &dyn Fn(&Folder), halfway: &dyn Fn(&Folder)| {
+        let folder = Folder::new("a before");
+        let context = folder.context("");
+        let selection = context.select(&["a"]).expect("select");
+        context.digest(&selection).expect("digest");
+        change(&folder);
+        let (_, entry) = selection.sources[0].entries().next().expect("one entry");
+        let mut reader = context.read_file(entry).expect("opens");
+        let mut start = [0; 3];
+        std::io::Read::read_exact(&mut reader, &mut start).expect("three bytes");
+        halfway(&folder);
+        reader.finish().map_err(|error| error.to_string())
+    };
+    let nothing = |_: &Folder| {};
+    assert_eq!(read(&nothing, &nothing), Ok(()));
+    assert_eq!(read(&|folder| folder.write("a", "before and after"), &nothing), Ok(()));
+    for change in ["BEFORE", "bef"] {
+        let error = read(&|folder| folder.write("a", change), &nothing).expect_err(change);
+        assert!(error.ends_with("changed while the build was reading it"), "{error}");
+        read(&nothing, &|folder| folder.write("a", change)).expect_err(change);
+    }
+}
+
 #[test]
 fn a_file_that_changed_since_its_digest_is_not_copied() {
     let check = |what: &str, expected: Option<&str>, change: &dyn Fn(&Folder)| {
