@@ -9,6 +9,7 @@ pub mod dockerfile;
 pub mod dockerignore;
 pub mod glob;
 pub mod image;
+pub mod manifest;
 pub mod plan;
 pub mod platform;
 pub mod reference;

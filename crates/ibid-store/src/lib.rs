@@ -34,6 +34,7 @@ mod archive;
 mod attributes;
 mod blobs;
 mod cache;
+mod compress;
 mod draft;
 mod error;
 mod gc;
@@ -46,6 +47,7 @@ mod manifest_format;
 mod merged;
 mod mounts;
 mod notes;
+mod oci_folder;
 mod pack;
 mod path;
 mod remove;
@@ -59,12 +61,14 @@ mod tags;
 mod tar_stream;
 mod unpack;
 
+pub use compress::Compression;
 pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};
 pub use manifest::{Entry, Kind, Manifest};
 pub use merged::{Found, MergedView, Place};
 pub use mounts::{CacheMount, CacheMounts};
+pub use oci_folder::OciFolder;
 pub use store::Store;
 
 /// The result of a store's function.

@@ -163,7 +163,7 @@ fn lock_as_maker(made: &OwnedFd, path: &Path) -> Result<bool> {
     Ok(stat.st_nlink > 0)
 }
 
-fn random_name() -> String {
+pub(crate) fn random_name() -> String {
     let mut bytes = [0; 8];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     // Without the kernel's randomness (a policy can forbid the call) names still must differ between processes.
