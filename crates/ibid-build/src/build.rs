@@ -25,6 +25,7 @@ use ibid_store::{CacheMounts, CommitRules, MergedView, Store};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::cache_folder::{CacheFolder, Fault};
 use crate::cancel::Cancellation;
 use crate::context::{self, Context, Selection};
 use crate::credentials::Credentials;
@@ -66,6 +67,8 @@ pub struct Request<'a> {
     pub code_mount: Option<&'a str>,
     /// Which steps run again though the cache has them.
     pub no_cache: NoCache,
+    /// Further caches that steps are looked up in.
+    pub cache_from: &'a [CacheFolder],
     /// What the last build read, to say why a step runs again.
     pub explanations: &'a Explanations,
     /// What processes get from the host.
@@ -116,6 +119,8 @@ pub enum Event<'a> {
     Cached(StepName<'a>),
     /// A step starts, because of these reasons.
     Started(StepName<'a>, &'a [String]),
+    /// What a cache has for a step cannot be used.
+    CacheFault(&'a Path, &'a Fault),
     /// The step that starts copies these files of the context.
     Copying(StepName<'a>, &'a Selection),
     /// The running step wrote a line; seconds since its start.
@@ -155,6 +160,8 @@ pub struct Built {
 /// What a step made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeLayer {
+    /// The step's key in the build cache.
+    pub key: Digest,
     /// Number of the step, counted from 1 over all stages.
     pub number: usize,
     /// The instruction.
@@ -412,8 +419,8 @@ impl Performance<'_> {
                 stage: (plan.stages.len() > 1).then_some(label.as_str()),
                 text: &step.text,
             };
-            let layer = self.step(step, &state, stage, &label, name)?;
-            let made = MadeLayer { number, text: step.text.clone(), lines: step.lines, layer };
+            let (key, layer) = self.step(step, &state, stage, &label, name)?;
+            let made = MadeLayer { key, number, text: step.text.clone(), lines: step.lines, layer };
             self.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
             number += 1;
             state.layers.extend(layer);
@@ -425,7 +432,7 @@ impl Performance<'_> {
         Ok(state)
     }
 
-    /// Finds a step's layer in the cache, or makes it.
+    /// Finds a step's layer in the cache, or makes it. Its key and the layer.
     fn step(
         &self,
         step: &Step,
@@ -433,7 +440,7 @@ impl Performance<'_> {
         stage: &Stage,
         label: &str,
         name: StepName<'_>,
-    ) -> Result<Option<DiffId>, Stop> {
+    ) -> Result<(Digest, Option<DiffId>), Stop> {
         let (store, request) = (self.store, self.request);
         let at = |kind: StepError| Error::Step { lines: step.lines, kind: Box::new(kind) };
         let mut stages = StageLayers::new();
@@ -444,7 +451,7 @@ impl Performance<'_> {
             Inputs::of(step, &state.layers, request, &stages).map_err(at)?.expect("the step makes something");
         let digest = inputs.key.digest;
         let skips_cache = request.no_cache.covers(label);
-        if !skips_cache && let Some(cached) = cached_step(store, &digest)? {
+        if !skips_cache && let Some(cached) = self.cached(&digest)? {
             self.steps_cached.fetch_add(1, Ordering::Relaxed);
             (self.on_event)(Event::Cached(name));
             cached.layer.iter().for_each(|layer| store.use_layer(layer));
@@ -452,7 +459,7 @@ impl Performance<'_> {
                 let traced = inputs::traced(step, stage, label, request, &inputs).map_err(at)?;
                 request.explanations.keep(name.number, traced);
             }
-            return Ok(cached.layer);
+            return Ok((digest, cached.layer));
         }
         let traced = inputs::traced(step, stage, label, request, &inputs).map_err(at)?;
         let reasons = if skips_cache {
@@ -480,7 +487,26 @@ impl Performance<'_> {
             request.explanations.keep(name.number, traced);
         }
         (self.on_event)(Event::Finished(name, start.elapsed().as_secs_f64()));
-        Ok(layer)
+        Ok((digest, layer))
+    }
+
+    /// A step in the cache of the store, or in one of the folders, from where it then comes into the store.
+    fn cached(&self, key: &Digest) -> Result<Option<CachedStep>, Error> {
+        if let Some(cached) = cached_step(self.store, key)? {
+            return Ok(Some(cached));
+        }
+        for folder in self.request.cache_from {
+            match folder.find(self.store, key) {
+                Ok(Some(cached)) => {
+                    let value = serde_json::to_vec(&cached).expect("plain data");
+                    self.store.put_cache(key, &value)?;
+                    return Ok(Some(cached));
+                }
+                Ok(None) => {}
+                Err(fault) => (self.on_event)(Event::CacheFault(folder.path(), &fault)),
+            }
+        }
+        Ok(None)
     }
 
     /// Executes a step and commits its layer. `selections` are what it takes from the context.

@@ -3,6 +3,7 @@
 mod agent;
 pub mod archive;
 pub mod build;
+pub mod cache_folder;
 mod cancel;
 pub mod context;
 pub mod copy;

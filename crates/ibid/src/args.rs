@@ -79,6 +79,14 @@ pub struct Build {
     #[arg(long, value_name = "STAGE", value_delimiter = ',', conflicts_with = "no_cache")]
     pub no_cache_filter: Vec<String>,
 
+    /// Look steps up in this folder too, which --cache-to wrote; may be given more than once
+    #[arg(long, value_name = "[type=local,src=]FOLDER", conflicts_with_all = ["no_cache", "verify"])]
+    pub cache_from: Vec<String>,
+
+    /// Write the steps' layers to a folder in the OCI image layout, for --cache-from elsewhere
+    #[arg(long, value_name = "[type=local,dest=]FOLDER[,compression=gzip]")]
+    pub cache_to: Option<String>,
+
     /// Say for each step that runs again which of its inputs changed
     #[arg(long)]
     pub explain: bool,
@@ -115,7 +123,7 @@ pub struct Build {
         long,
         conflicts_with_all = [
             "tags", "target", "no_cache", "no_cache_filter", "explain", "shell_on_fail", "verify",
-            "keep_nondeterminism", "update",
+            "keep_nondeterminism", "update", "cache_from", "cache_to",
         ]
     )]
     pub check: bool,

@@ -1,7 +1,8 @@
 //! A build as it goes: a line for each step, what the steps write below it, a moving line with the time on
 //! a terminal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use ibid_build::{Event, StepName};
@@ -16,13 +17,15 @@ pub struct BuildProgress<'a> {
     has_stages: bool,
     explains: bool,
     unwanted: UnwantedFiles,
+    /// Folders with a damaged cache, of which people know.
+    faulty: Mutex<BTreeSet<PathBuf>>,
     /// The moving lines of running steps, by number.
     bars: Mutex<BTreeMap<usize, ProgressBar>>,
 }
 
 impl<'a> BuildProgress<'a> {
     pub fn new(ui: &'a Ui, has_stages: bool, explains: bool, unwanted: UnwantedFiles) -> Self {
-        Self { ui, has_stages, explains, unwanted, bars: Mutex::default() }
+        Self { ui, has_stages, explains, unwanted, faulty: Mutex::default(), bars: Mutex::default() }
     }
 
     pub fn show(&self, event: Event) {
@@ -39,6 +42,15 @@ impl<'a> BuildProgress<'a> {
                 }
                 let bar = self.ui.spinner(&format!("[{}/{}]", step.number, step.total));
                 self.bars().insert(step.number, bar);
+            }
+            Event::CacheFault(path, fault) => {
+                let mut faulty = self.faulty.lock().unwrap_or_else(PoisonError::into_inner);
+                if faulty.insert(path.to_owned()) {
+                    self.ui.warn(&format!(
+                        "the cache in {} is damaged, and what it lacks is built: {fault}",
+                        path.display()
+                    ));
+                }
             }
             Event::Copying(step, selection) => self.unwanted.warn(self.ui, step.text, selection),
             Event::Output(step, seconds, line) => {

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ibid_build::cache_folder::{self, CacheFolder};
 use ibid_build::context::{self, Context, IgnoreFile};
 use ibid_build::record::BuildRecord;
 use ibid_build::verify::{self, Difference};
@@ -29,6 +30,7 @@ use ibid_store::Store;
 use crate::args::BuildShared;
 use crate::bases;
 use crate::build_progress::BuildProgress;
+use crate::cache_options::CacheTo;
 use crate::checks;
 use crate::project::Project;
 use crate::report::Failure;
@@ -148,6 +150,8 @@ pub struct Options {
     pub keep_nondeterminism: bool,
     pub update: bool,
     pub tags: Vec<Reference>,
+    pub cache_from: Vec<PathBuf>,
+    pub cache_to: Option<CacheTo>,
 }
 
 /// A built image and the names it got.
@@ -293,7 +297,9 @@ impl<'a> Preparation<'a> {
         let trace = self.trace_key(options);
         let explanations = Explanations::new(self.store.cache(&trace)?.as_deref());
         let no_cache = if options.verify { NoCache::Always } else { options.no_cache.clone() };
+        let cache_from = open_caches(ui, &options.cache_from);
         let mut request = self.request(planned, no_cache, &explanations);
+        request.cache_from = &cache_from;
         request.keep_nondeterminism = options.keep_nondeterminism;
         let progress = BuildProgress::new(
             ui,
@@ -341,6 +347,9 @@ impl<'a> Preparation<'a> {
         for name in &names {
             self.store.set_tag(name, built.image)?;
         }
+        if let Some(to) = &options.cache_to {
+            self.export_cache(ui, &built, to)?;
+        }
         Ok(NamedImage {
             image: built.image,
             names: names.iter().map(Reference::to_string).collect(),
@@ -348,6 +357,27 @@ impl<'a> Preparation<'a> {
             steps_cached: built.steps_cached,
             differences: differences.transpose()?,
         })
+    }
+
+    /// Writes what the steps made to a folder.
+    fn export_cache(&self, ui: &Ui, built: &Built, to: &CacheTo) -> Result<(), Failure> {
+        let exported = cache_folder::export(&self.store, &to.folder, &built.made, to.compression);
+        let exported = exported.map_err(|error| {
+            Failure::of(&error).while_doing(format!(
+                "the image was built, but its cache cannot be written to {}",
+                to.folder.display()
+            ))
+        })?;
+        ui.say(&format!(
+            "{} {} · {} layers of {}, {} of them new · {}",
+            ui.paint(ui::BOLD, "cache"),
+            to.folder.display(),
+            exported.layers,
+            ui::bytes(exported.bytes),
+            exported.layers_new,
+            ui::short_digest(&exported.manifest)
+        ));
+        Ok(())
     }
 
     /// Builds a second time from nothing, in another time zone and temporary folder and with another umask, and
@@ -478,6 +508,7 @@ impl<'a> Preparation<'a> {
             epoch: self.epoch,
             code_mount: self.project.code_mount.as_deref(),
             no_cache,
+            cache_from: &[],
             explanations,
             trust: &self.trust,
             credentials: &self.credentials,
@@ -518,6 +549,25 @@ impl<'a> Preparation<'a> {
             _ => failure,
         }
     }
+}
+
+/// The caches that can be read; of the others people are told.
+fn open_caches(ui: &Ui, folders: &[PathBuf]) -> Vec<CacheFolder> {
+    let open = |folder: &PathBuf| match CacheFolder::open(folder) {
+        Ok(cache) => Some(cache),
+        Err(fault) => {
+            let mut causes = fault.to_string();
+            let mut source = std::error::Error::source(&fault);
+            while let Some(cause) = source {
+                causes = format!("{causes}: {cause}");
+                source = cause.source();
+            }
+            ui.warn(&format!("the cache in {} is not used: {causes}", folder.display()));
+            ui.hint("`ibid build --cache-to FOLDER` writes one");
+            None
+        }
+    };
+    folders.iter().filter_map(open).collect()
 }
 
 /// Refuses names of stages that are not built.

@@ -3,6 +3,7 @@
 mod args;
 mod bases;
 mod build_progress;
+mod cache_options;
 mod checks;
 mod commands;
 mod context_tree;

@@ -9,6 +9,7 @@ use ibid_core::image::host_architecture;
 use ibid_core::platform::{self, Fault};
 
 use crate::args::{Build, Cli};
+use crate::cache_options;
 use crate::checks;
 use crate::credentials;
 use crate::image_build::{self, Options, Preparation};
@@ -46,7 +47,14 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
             NoCache::Stages(build.no_cache_filter.iter().map(|name| name.to_lowercase()).collect())
         }
     };
+    let directory = cli.directory.as_deref().unwrap_or(std::path::Path::new(""));
+    let cache_from = build.cache_from.iter().map(|text| cache_options::cache_from(text, directory));
+    let cache_from = cache_from.collect::<Result<_, _>>()?;
+    let cache_to =
+        build.cache_to.as_deref().map(|text| cache_options::cache_to(text, directory)).transpose()?;
     let options = Options {
+        cache_from,
+        cache_to,
         target: build.target.clone(),
         no_cache,
         explain: build.explain,

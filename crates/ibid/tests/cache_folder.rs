@@ -1,0 +1,245 @@
+//! The build cache in a folder: from one store to another, and what is wrong with a folder.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::{Project, can_build, text};
+
+const DOCKERFILE: &str = "FROM scratch AS tools\nCOPY tool /bin/tool\nFROM scratch\nWORKDIR /code\nCOPY a /code/\n\
+                          COPY b /code/\nWORKDIR /code\nCOPY --from=tools /bin/tool /bin/\n";
+
+fn project() -> Project {
+    let project = Project::new(DOCKERFILE);
+    for name in ["a", "b", "tool"] {
+        project.file(name, &format!("{name} {}", "content ".repeat(1000)));
+    }
+    project
+}
+
+/// Builds in the store `store`, which is made when it is absent. Standard output and error.
+#[track_caller]
+fn build(project: &Project, store: &str, args: &[&str], code: i32) -> (String, String) {
+    let mut command = project.command(&[&["build"], args].concat());
+    let output =
+        command.env("XDG_DATA_HOME", project.place.path().join(store)).output().expect("ibid starts");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    (text(&output.stdout), said)
+}
+
+fn blobs(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder.join("blobs/sha256")).expect("a folder of blobs");
+    let mut blobs: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    blobs.sort();
+    blobs
+}
+
+fn read_json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).expect("read")).expect("JSON")
+}
+
+fn blob_of(folder: &Path, descriptor: &serde_json::Value) -> PathBuf {
+    let digest = descriptor["digest"].as_str().expect("a digest");
+    folder.join("blobs/sha256").join(digest.strip_prefix("sha256:").expect("SHA-256"))
+}
+
+#[test]
+fn an_empty_store_gets_every_step_from_the_folder() {
+    if !can_build() {
+        return;
+    }
+    let project = project();
+    let (digest, said) = build(&project, "one", &["--cache-to", "cache"], 0);
+    assert!(said.contains("4 layers of ") && said.contains("4 of them new"), "{said}");
+    let (again, said) = build(&project, "two", &["--cache-from", "cache"], 0);
+    assert_eq!(again, digest);
+    assert!(said.contains("6 of 6 steps from the cache"), "{said}");
+    assert!(!said.contains("warning"), "{said}");
+    // What came from the folder is now in the store.
+    let (_, said) = build(&project, "two", &[], 0);
+    assert!(said.contains("6 of 6 steps from the cache"), "{said}");
+    // Another machine writes the same folder.
+    build(&project, "two", &["--cache-to", "type=local,dest=other,mode=max"], 0);
+    let path = project.path();
+    assert_eq!(blobs(&path.join("cache")).len(), 6);
+    for name in ["oci-layout", "index.json"] {
+        assert_eq!(
+            fs::read(path.join("cache").join(name)).ok(),
+            fs::read(path.join("other").join(name)).ok(),
+            "{name}"
+        );
+    }
+
+    build(&project, "two", &["--cache-to", "dest=gzip,compression=gzip"], 0);
+    let index = read_json(&path.join("gzip/index.json"));
+    let manifest = read_json(&blob_of(&path.join("gzip"), &index["manifests"][0]));
+    assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+    let (again, said) =
+        build(&project, "three", &["--cache-from", "none", "--cache-from", "type=local,src=gzip"], 0);
+    assert_eq!(again, digest);
+    assert!(said.contains("6 of 6 steps from the cache"), "{said}");
+    assert!(said.contains("warning: the cache in none is not used") && said.contains("hint:"), "{said}");
+}
+
+#[test]
+fn a_folder_is_brought_up_to_date() {
+    if !can_build() {
+        return;
+    }
+    let project = project();
+    let folder = project.path().join("cache");
+    build(&project, "one", &["--cache-to", "cache"], 0);
+    let before = blobs(&folder);
+    // What others keep in the folder stays.
+    let mut index = read_json(&folder.join("index.json"));
+    let foreign =
+        serde_json::json!({"mediaType": "a/b", "digest": "sha256:0", "size": 1, "annotations": {"x": "y"}});
+    index["manifests"].as_array_mut().expect("a list").push(foreign.clone());
+    fs::write(folder.join("index.json"), index.to_string()).expect("written");
+    fs::write(folder.join("blobs/sha256/foreign"), "x").expect("written");
+
+    project.file("b", "changed");
+    let (_, said) = build(&project, "one", &["--cache-to", "cache"], 0);
+    assert!(said.contains("4 layers of ") && said.contains("1 of them new"), "{said}");
+    let after = blobs(&folder);
+    assert_eq!(after.len(), before.len() + 1, "{after:?}");
+    let kept = after.iter().filter(|blob| before.contains(blob)).count();
+    assert_eq!(kept, 3, "the layers of WORKDIR, `tool` and `a`");
+    let index = read_json(&folder.join("index.json"));
+    assert_eq!((&index["manifests"][0], index["manifests"].as_array().map(Vec::len)), (&foreign, Some(2)));
+    let (_, said) = build(&project, "two", &["--cache-from", "cache"], 0);
+    assert!(said.contains("6 of 6 steps from the cache"), "{said}");
+
+    // A step that the folder does not know is built.
+    project.file("b", "changed again");
+    let (_, said) = build(&project, "three", &["--cache-from", "cache"], 0);
+    assert!(said.contains("3 of 6 steps from the cache"), "{said}");
+}
+
+#[test]
+fn a_damaged_folder_is_as_good_as_none() {
+    if !can_build() {
+        return;
+    }
+    let project = project();
+    let folder = project.path().join("cache");
+    let (digest, _) = build(&project, "one", &["--cache-to", "cache"], 0);
+    let index = read_json(&folder.join("index.json"));
+    let manifest = blob_of(&folder, &index["manifests"][0]);
+    let layers: Vec<PathBuf> = read_json(&manifest)["layers"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|layer| blob_of(&folder, layer))
+        .collect();
+    let mut stores = 0;
+    let mut check = |what: &str, path: &Path, content: Option<&[u8]>, warning: &str, cached: &str| {
+        let good = fs::read(path).expect("read");
+        match content {
+            Some(content) => fs::write(path, content).expect("written"),
+            None => fs::remove_file(path).expect("removed"),
+        }
+        stores += 1;
+        let (again, said) = build(&project, &format!("store{stores}"), &["--cache-from", "cache"], 0);
+        assert_eq!(again, digest, "{what}");
+        assert!(said.contains(warning) && said.matches("warning:").count() == 1, "{what}: {said}");
+        assert!(said.contains(cached), "{what}: {said}");
+        fs::write(path, good).expect("written");
+    };
+    let mut flipped = fs::read(&layers[1]).expect("read");
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    check(
+        "a changed byte",
+        &layers[1],
+        Some(&flipped),
+        "the cache in cache is damaged",
+        "of 6 steps from the cache",
+    );
+    check(
+        "a shorter blob",
+        &layers[1],
+        Some(&flipped[..10]),
+        "has 10 bytes instead of",
+        "of 6 steps from the cache",
+    );
+    check("a missing blob", &layers[1], None, "cannot open", "of 6 steps from the cache");
+    let other = fs::read(&layers[2]).expect("read");
+    check("another blob", &layers[1], Some(&other), "is damaged", "of 6 steps from the cache");
+    for (what, content) in
+        [("garbage", Some(b"{".as_slice())), ("missing", None), ("another", Some(b"{\"layers\":[]}"))]
+    {
+        check(what, &manifest, content, "the cache in cache is not used", "built in");
+        check(what, &folder.join("oci-layout"), content, "the cache in cache is not used", "built in");
+    }
+    check(
+        "an index that lists nothing",
+        &folder.join("index.json"),
+        Some(b"{\"manifests\":[]}"),
+        "no build cache in it",
+        "built in",
+    );
+    check(
+        "a name that climbs",
+        &folder.join("index.json"),
+        Some(
+            &fs::read_to_string(folder.join("index.json"))
+                .expect("text")
+                .replace("sha256:", "sha256:../")
+                .into_bytes(),
+        ),
+        "is not used",
+        "built in",
+    );
+    let huge = index.to_string().replace("\"size\":", "\"size\":-");
+    check(
+        "a size that is none",
+        &folder.join("index.json"),
+        Some(huge.as_bytes()),
+        "is not used",
+        "built in",
+    );
+
+    // A pipe would be waited for, and a link leads elsewhere.
+    let elsewhere = project.place.path().join("elsewhere");
+    fs::rename(&layers[0], &elsewhere).expect("moved");
+    std::os::unix::fs::symlink(&elsewhere, &layers[0]).expect("linked");
+    let (again, said) = build(&project, "linked", &["--cache-from", "cache"], 0);
+    assert!(again == digest && said.contains("the cache in cache is damaged"), "{said}");
+    fs::remove_file(&layers[0]).expect("removed");
+    assert!(std::process::Command::new("mkfifo").arg(&layers[0]).status().expect("mkfifo starts").success());
+    let (again, said) = build(&project, "piped", &["--cache-from", "cache"], 0);
+    assert!(again == digest && said.contains("it is no file"), "{said}");
+
+    // The next export mends it.
+    fs::write(&layers[1], &flipped).expect("written");
+    build(&project, "one", &["--cache-to", "cache"], 0);
+    let (_, said) = build(&project, "mended", &["--cache-from", "cache"], 0);
+    assert!(said.contains("6 of 6 steps from the cache"), "{said}");
+}
+
+#[test]
+fn a_folder_of_something_else_is_left_alone() {
+    if !can_build() {
+        return;
+    }
+    let project = project();
+    project.file("taken/thesis.txt", "years of work");
+    let (digest, said) = build(&project, "one", &["--cache-to", "taken"], 125);
+    assert_eq!(digest, "");
+    for part in ["the image was built, but its cache cannot be written to taken", "not empty"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert_eq!(fs::read_dir(project.path().join("taken")).expect("there").count(), 1);
+    for (args, part) in [
+        (["--cache-to", "type=registry,ref=x"], "the type `registry` is not supported"),
+        (["--cache-to", "dest=x,mode=min"], "the mode `min` is not supported"),
+        (["--cache-from", "dest=x"], "the key `dest` is not known"),
+        (["--cache-from", ""], "no folder is given"),
+    ] {
+        let (_, said) = build(&project, "one", &args, 125);
+        assert!(said.contains(part) && said.contains("hint: expected"), "{part} in {said}");
+    }
+}
