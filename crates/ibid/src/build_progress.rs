@@ -56,7 +56,7 @@ impl<'a> BuildProgress<'a> {
             Event::Output(step, seconds, line) => {
                 let whose = if self.has_stages { format!("{:>3} ", step.number) } else { String::new() };
                 let time = self.ui.paint(ui::DIM, &format!("{whose}{seconds:7.1}"));
-                self.ui.say(&format!("{time} {}", printable(line)));
+                self.ui.say(&format!("{time} {line}"));
             }
             Event::Finished(step, seconds) => {
                 if let Some(bar) = self.bars().remove(&step.number) {
@@ -92,40 +92,5 @@ impl<'a> BuildProgress<'a> {
 impl Drop for BuildProgress<'_> {
     fn drop(&mut self) {
         self.clear();
-    }
-}
-
-/// A program's line without what would move the cursor or change the terminal's state: colours stay.
-fn printable(line: &str) -> String {
-    let mut shown = String::with_capacity(line.len());
-    let mut characters = line.chars().peekable();
-    while let Some(character) = characters.next() {
-        if character == '\u{1b}' && characters.peek() == Some(&'[') {
-            let mut sequence = String::from("\u{1b}");
-            for next in characters.by_ref() {
-                sequence.push(next);
-                if next != '[' && ('@'..='~').contains(&next) {
-                    break;
-                }
-            }
-            if sequence.ends_with('m') {
-                shown.push_str(&sequence);
-            }
-        } else if character == '\t' || !character.is_control() {
-            shown.push(character);
-        }
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_cut_and_cleaned() {
-        assert_eq!(ui::one_line("RUN a\nb"), "RUN a ⏎ b");
-        assert_eq!(ui::one_line(&"x".repeat(100)), format!("{}…", "x".repeat(90)));
-        assert_eq!(printable("a\u{1b}[31mred\u{1b}[0m\u{1b}[2K\u{7}b\tc"), "a\u{1b}[31mred\u{1b}[0mb\tc");
     }
 }

@@ -1,6 +1,7 @@
 //! What people see while ibid works. Narration, progress and errors go to stderr; stdout belongs to data.
 //! Colour and moving bars appear only on a terminal, and never when `NO_COLOR` is set.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -93,7 +94,7 @@ impl Ui {
     pub fn write(&self, line: &str) {
         // A closed stderr is no reason to stop.
         self.bars.suspend(|| {
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+            let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
         });
     }
 
@@ -125,7 +126,7 @@ impl Ui {
 
 /// A line of data for stdout. A reader that went away, as `head` does, ends the program quietly.
 pub fn print(line: &str) {
-    if let Err(error) = writeln!(std::io::stdout().lock(), "{line}") {
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{}", printable(line)) {
         let code = if error.kind() == std::io::ErrorKind::BrokenPipe {
             0
         } else {
@@ -135,6 +136,34 @@ pub fn print(line: &str) {
         };
         std::process::exit(i32::from(code));
     }
+}
+
+/// Text without what would move the cursor or change the terminal's state, as a hostile file name or a program's output
+/// can hold it: lines, tabs and colours stay.
+fn printable(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    if text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' && characters.peek() == Some(&'[') {
+            let mut sequence = String::from("\u{1b}");
+            for next in characters.by_ref() {
+                sequence.push(next);
+                if next != '[' && ('@'..='~').contains(&next) {
+                    break;
+                }
+            }
+            if sequence.ends_with('m') {
+                shown.push_str(&sequence);
+            }
+        } else if is_plain(character) {
+            shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// Bytes for people: `41.2 MB`.
@@ -187,6 +216,17 @@ pub fn short_digest(digest: &ibid_core::digest::Digest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_cut_and_cleaned() {
+        assert_eq!(one_line("RUN a\nb"), "RUN a ⏎ b");
+        assert_eq!(one_line(&"x".repeat(100)), format!("{}…", "x".repeat(90)));
+        assert_eq!(
+            printable("a\u{1b}[31mred\u{1b}[0m\u{1b}[2K\u{7}b\tc\r\n\u{1b}]0;title\u{7}\u{9b}2J"),
+            "a\u{1b}[31mred\u{1b}[0mb\tc\n]0;title2J"
+        );
+        assert_eq!(printable("plain ü\n"), "plain ü\n");
+    }
 
     #[test]
     fn amounts_read_well() {
