@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use ibid_core::dockerfile::check::{self, Facts, Finding, Settings};
 use ibid_core::dockerfile::{self, ErrorKind, PlanOptions};
+use ibid_core::dockerignore::Ignore;
 use ibid_core::image::ContainerConfig;
 use ibid_core::plan::{Action, Base, CopyFrom, Mount, Plan};
 use proptest::prelude::*;
@@ -36,6 +38,7 @@ fn plan(source: &[u8], on_build: &[String]) -> Result<Plan, dockerfile::Error> {
 
 fn check(source: &[u8], on_build: &[String]) {
     let lines_count = source.split(|&b| b == b'\n').count();
+    check_findings(source, lines_count);
     match plan(source, on_build) {
         Ok(plan) => check_plan(&plan, lines_count),
         Err(error) => {
@@ -45,6 +48,30 @@ fn check(source: &[u8], on_build: &[String]) {
             assert!(!message.is_empty() && !message.contains('\n') && message.len() < 1200, "{message}");
             assert!(error.hint().is_none_or(|hint| hint.len() < 1200 && !hint.contains('\n')));
         }
+    }
+}
+
+/// Whatever can be read can be checked, and what is found stands on lines that exist.
+fn check_findings(source: &[u8], lines_count: usize) {
+    let Ok(dockerfile) = dockerfile::parse(source) else { return };
+    let settings = Settings::new(Some("experimental=all"), &BTreeMap::new()).expect("well formed");
+    let facts = Facts {
+        images: &BTreeMap::new(),
+        pinned: &check::images(&dockerfile, &options()),
+        ignore: &Ignore::parse(b"a\n*\n!b").expect("well formed"),
+        ignore_file: ".dockerignore",
+    };
+    match check::check(source, &dockerfile, &options(), &settings, &facts) {
+        Ok(findings) => {
+            for Finding { lines, message, fix, .. } in findings {
+                assert!(
+                    1 <= lines.first && lines.first <= lines.last && lines.last <= lines_count,
+                    "{message}"
+                );
+                assert!(!message.is_empty() && !fix.is_empty());
+            }
+        }
+        Err(error) => assert!(matches!(error.kind, ErrorKind::TooLarge { .. }), "{error:?}"),
     }
 }
 
@@ -271,6 +298,14 @@ proptest! {
     #[test]
     fn any_triggers(source in started(20), triggers in prop::collection::vec(pieces(12), 0..3)) {
         check(source.as_bytes(), &triggers);
+    }
+}
+
+/// Found by fuzzing: a heredoc's text can hold what no word can.
+#[test]
+fn messages_stay_on_one_line() {
+    for text in ["${a\n}", "${a:\n}", "${a:?say\nthis}", "${a:?\u{1b}[2J}", "${a#\\\n}"] {
+        check(format!("FROM a\nCOPY <<EOF /x\n{text}\nEOF\n").as_bytes(), &[]);
     }
 }
 

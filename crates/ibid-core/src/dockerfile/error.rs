@@ -152,11 +152,11 @@ pub enum ExpansionFault {
     NoSlash,
     #[error("`${{` is followed by no name")]
     NoName,
-    #[error("`{0}` is no modifier of a variable")]
+    #[error("`{}` is no modifier of a variable", .0.escape_debug())]
     Modifier(String),
-    #[error("`{name}` {message}")]
+    #[error("`{}` {}", short(.name), short(.message))]
     Required { name: String, message: String },
-    #[error("`{0}` cannot be escaped in a pattern")]
+    #[error("`{}` cannot be escaped in a pattern", .0.escape_debug())]
     PatternEscape(String),
     #[error("variables are nested more than {0} deep")]
     Depth(usize),
@@ -327,6 +327,9 @@ impl ExpansionFault {
 fn short(text: &str) -> String {
     const CHARS_MAX: usize = 80;
     let line = text.lines().next().unwrap_or_default();
-    let start: String = line.chars().take(CHARS_MAX).collect();
-    if start.len() == text.len() { start } else { format!("{start}…") }
+    let mut start: String = line.chars().take(CHARS_MAX).collect();
+    if start.len() < text.len() {
+        start.push('…');
+    }
+    start
 }
