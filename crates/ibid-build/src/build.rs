@@ -155,6 +155,8 @@ pub struct Built {
     pub steps_cached: usize,
     /// What each of them made; none for one that changed nothing.
     pub made: Vec<MadeLayer>,
+    /// The cache mounts that they may use, with what people call them.
+    pub cache_mounts: BTreeMap<Digest, String>,
 }
 
 /// What a step made.
@@ -279,6 +281,7 @@ pub fn build(store: &Store, request: &Request, on_event: &(dyn Fn(Event) + Sync)
         steps_cached: AtomicUsize::new(0),
         cancellation: Cancellation::default(),
         made: Mutex::default(),
+        cache_mount_names: Mutex::default(),
         failure: Mutex::default(),
     };
     if request.is_trial {
@@ -288,7 +291,7 @@ pub fn build(store: &Store, request: &Request, on_event: &(dyn Fn(Event) + Sync)
     } else {
         performance.stages();
     }
-    let Performance { mut built, steps_cached, made, failure, .. } = performance;
+    let Performance { mut built, steps_cached, made, cache_mount_names, failure, .. } = performance;
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
@@ -311,7 +314,8 @@ pub fn build(store: &Store, request: &Request, on_event: &(dyn Fn(Event) + Sync)
     }
     let mut made = made.into_inner().unwrap_or_else(PoisonError::into_inner);
     made.sort_by_key(|made: &MadeLayer| made.number);
-    Ok(Built { image, config, steps: total, steps_cached: steps_cached.into_inner(), made })
+    let cache_mounts = cache_mount_names.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Built { image, config, steps: total, steps_cached: steps_cached.into_inner(), made, cache_mounts })
 }
 
 /// Why a stage ended before its end.
@@ -342,6 +346,7 @@ struct Performance<'a> {
     steps_cached: AtomicUsize,
     cancellation: Cancellation,
     made: Mutex<Vec<MadeLayer>>,
+    cache_mount_names: Mutex<BTreeMap<Digest, String>>,
     /// The first failure.
     failure: Mutex<Option<Error>>,
 }
@@ -450,6 +455,10 @@ impl Performance<'_> {
         let inputs =
             Inputs::of(step, &state.layers, request, &stages).map_err(at)?.expect("the step makes something");
         let digest = inputs.key.digest;
+        if let Action::Run(run) = &step.action {
+            let names = mounts::cache_names(run, request, &stages).map(|(name, id)| (name, id.to_owned()));
+            self.cache_mount_names.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
+        }
         let skips_cache = request.no_cache.covers(label);
         if !skips_cache && let Some(cached) = self.cached(&digest)? {
             self.steps_cached.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! The build cache in a folder in the OCI image layout, for another machine or an empty store.
 //!
 //! ```text
-//! index.json ──▶ manifest, artifact type CACHE ──▶ configuration: version, steps, layers
+//! index.json ──▶ manifest, artifact type CACHE ──▶ configuration: version, steps, cache mounts, layers
 //!                                               └▶ one blob for each layer, in the same order
 //! ```
 //!
@@ -10,18 +10,25 @@
 //! cache; everything else is checked: blobs against the digests in the manifest, layers against their diff ids. A folder
 //! or a blob that is damaged, or not of this kind, is as good as absent.
 //!
+//! Cache mounts are written when that is asked for, each as a layer: they can be large, and hold what its maker would keep.
+//! A mount that is there already is never replaced.
+//!
 //! Bases are no part of it: they are made from signed packages, or pulled, by those who build.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ibid_core::digest::{DiffId, Digest};
 use ibid_core::manifest::{Descriptor, MANIFEST, Manifest};
-use ibid_store::{Compression, OciFolder, Store};
+use ibid_core::plan::Permissions;
+use ibid_store::{CommitRules, Compression, OciFolder, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::build::{CachedStep, MadeLayer};
+use crate::build::{Built, CachedStep, StepError};
+use crate::context::Context;
+use crate::copy;
 
 /// What a manifest's artifact type says.
 const CACHE: &str = "application/vnd.ibid.build-cache.v1";
@@ -36,8 +43,24 @@ struct Config {
     version: u32,
     /// In the order of their keys.
     steps: Vec<Step>,
+    /// In the order of their names.
+    #[serde(default)]
+    mounts: Vec<Mount>,
     /// The layers' diff ids, in the order of the manifest's layers.
     diff_ids: Vec<DiffId>,
+}
+
+/// A cache mount.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Mount {
+    name: Digest,
+    /// What people call it.
+    id: String,
+    /// What is in it; none when nothing is.
+    layer: Option<DiffId>,
+    uid: u32,
+    gid: u32,
+    mode: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,24 +81,54 @@ pub struct Exported {
     pub bytes: u64,
     /// Number of layers that were not there before.
     pub layers_new: usize,
+    /// Number of cache mounts.
+    pub mounts: usize,
+}
+
+/// Why a cache could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The store or the folder refused.
+    #[error(transparent)]
+    Store(#[from] ibid_store::Error),
+    /// A cache mount could not be copied.
+    #[error("cannot copy the cache mount `{id}`")]
+    Mount {
+        /// What people call it.
+        id: String,
+        /// Why not.
+        source: Box<StepError>,
+    },
 }
 
 /// Writes the steps of a build. What an earlier build wrote to the same folder and this one has not is removed; what
 /// others keep there stays.
+///
+/// Cache mounts are written when `with_mounts` says so; one that is locked now, or not there, is left out.
 pub fn export(
     store: &Store,
     folder: &Path,
-    made: &[MadeLayer],
+    built: &Built,
     compression: Compression,
-) -> Result<Exported, ibid_store::Error> {
+    with_mounts: bool,
+) -> Result<Exported, ExportError> {
     let folder = OciFolder::open_or_make(folder)?;
     let index = folder.index()?;
     let (old, others): (Vec<Value>, Vec<Value>) = index.into_iter().partition(is_cache);
     // What cannot be read is written anew, and its blobs are left alone.
     let old: Vec<Cache> = old.iter().filter_map(|manifest| Cache::read(&folder, manifest).ok()).collect();
     let known: HashMap<DiffId, &Descriptor> = old.iter().flat_map(Cache::layers).collect();
-    let steps: BTreeMap<Digest, Option<DiffId>> = made.iter().map(|made| (made.key, made.layer)).collect();
-    let diff_ids: BTreeSet<DiffId> = steps.values().copied().flatten().collect();
+    let steps: BTreeMap<Digest, Option<DiffId>> =
+        built.made.iter().map(|made| (made.key, made.layer)).collect();
+    let mut mounts = Vec::new();
+    for (name, id) in built.cache_mounts.iter().filter(|_| with_mounts) {
+        let copied = copy_mount(store, name, id);
+        mounts.extend(
+            copied.map_err(|source| ExportError::Mount { id: id.clone(), source: Box::new(source) })?,
+        );
+    }
+    let in_mounts = mounts.iter().filter_map(|mount| mount.layer);
+    let diff_ids: BTreeSet<DiffId> = steps.values().copied().flatten().chain(in_mounts).collect();
     let mut layers = Vec::new();
     let mut layers_new = 0;
     for diff_id in &diff_ids {
@@ -92,7 +145,8 @@ pub fn export(
         });
     }
     let steps = steps.into_iter().map(|(key, layer)| Step { key, layer }).collect();
-    let config = Config { version: VERSION, steps, diff_ids: diff_ids.into_iter().collect() };
+    let mounts_count = mounts.len();
+    let config = Config { version: VERSION, steps, mounts, diff_ids: diff_ids.into_iter().collect() };
     let config = folder.put_blob(CONFIG, &serde_json::to_vec(&config).expect("plain data"))?;
     let manifest = Manifest::of_artifact(CACHE, config, layers);
     let mut descriptor = folder.put_blob(MANIFEST, &serde_json::to_vec(&manifest).expect("plain data"))?;
@@ -113,7 +167,28 @@ pub fn export(
         layers: manifest.layers.len(),
         bytes: manifest.layers.iter().map(|layer| layer.size).sum(),
         layers_new,
+        mounts: mounts_count,
     })
+}
+
+/// Makes a layer of what is in a cache mount.
+fn copy_mount(store: &Store, name: &Digest, id: &str) -> Result<Option<Mount>, StepError> {
+    let Some(held) = store.cache_mounts().existing(name)? else { return Ok(None) };
+    let metadata = std::fs::metadata(held.path())
+        .map_err(|source| StepError::Read { path: held.path().display().to_string(), source })?;
+    let files = Context::open_image(held.path())?;
+    let draft = store.draft_layer()?;
+    copy::into_folder(store, &files, &files.select_path(".")?, draft.upper(), "", false)?;
+    // It is no part of any image: what differs each time may.
+    let layer = draft.commit(&CommitRules { keep_nondeterminism: true, ..CommitRules::default() })?;
+    Ok(Some(Mount {
+        name: *name,
+        id: id.to_owned(),
+        layer,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        mode: metadata.mode() & 0o7777,
+    }))
 }
 
 /// Every blob of a cache.
@@ -190,6 +265,7 @@ pub struct CacheFolder {
     path: PathBuf,
     folder: OciFolder,
     steps: HashMap<Digest, Option<DiffId>>,
+    mounts: HashMap<Digest, Mount>,
     layers: HashMap<DiffId, Descriptor>,
 }
 
@@ -198,8 +274,13 @@ impl CacheFolder {
     pub fn open(path: &Path) -> Result<Self, Fault> {
         let folder = OciFolder::open(path)?;
         let index = folder.index()?;
-        let mut opened =
-            Self { path: path.to_owned(), folder, steps: HashMap::new(), layers: HashMap::new() };
+        let mut opened = Self {
+            path: path.to_owned(),
+            folder,
+            steps: HashMap::new(),
+            mounts: HashMap::new(),
+            layers: HashMap::new(),
+        };
         let mut caches = index.iter().filter(|descriptor| is_cache(descriptor)).peekable();
         if caches.peek().is_none() {
             return Err(Fault::NoCache);
@@ -208,6 +289,7 @@ impl CacheFolder {
             let cache = Cache::read(&opened.folder, descriptor)?;
             opened.layers.extend(cache.layers().map(|(diff_id, layer)| (diff_id, layer.clone())));
             opened.steps.extend(cache.config.steps.iter().map(|step| (step.key, step.layer)));
+            opened.mounts.extend(cache.config.mounts.into_iter().map(|mount| (mount.name, mount)));
         }
         Ok(opened)
     }
@@ -220,6 +302,25 @@ impl CacheFolder {
     /// What the step of that key made, its layer then being in the store; none when this cache does not know it.
     pub(crate) fn find(&self, store: &Store, key: &Digest) -> Result<Option<CachedStep>, Fault> {
         let Some(layer) = self.steps.get(key).copied() else { return Ok(None) };
+        self.fetch(store, layer)?;
+        Ok(Some(CachedStep { layer }))
+    }
+
+    /// What is in the cache mount of that name, its layer then being in the store, and whose it is; none when this cache
+    /// does not know it.
+    pub(crate) fn find_mount(
+        &self,
+        store: &Store,
+        name: &Digest,
+    ) -> Result<Option<(Option<DiffId>, Permissions)>, Fault> {
+        let Some(mount) = self.mounts.get(name) else { return Ok(None) };
+        self.fetch(store, mount.layer)?;
+        let permissions = Permissions { uid: mount.uid, gid: mount.gid, mode: mount.mode & 0o7777 };
+        Ok(Some((mount.layer, permissions)))
+    }
+
+    /// Brings a layer into the store.
+    fn fetch(&self, store: &Store, layer: Option<DiffId>) -> Result<(), Fault> {
         if let Some(diff_id) = layer
             && !store.has_layer(&diff_id)
         {
@@ -232,6 +333,6 @@ impl CacheFolder {
                 return Err(Fault::OtherLayer { expected: diff_id, found });
             }
         }
-        Ok(Some(CachedStep { layer }))
+        Ok(())
     }
 }

@@ -31,8 +31,9 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::agent::AgentSocket;
-use crate::build::{CachedStep, StepError};
+use crate::build::{CachedStep, Request, StepError};
 use crate::context::{Context, Selection};
+use crate::inputs::StageLayers;
 use crate::run_step::Site;
 use crate::{copy, inputs, key};
 
@@ -148,7 +149,7 @@ impl StepMounts {
                     (target, MountKind::Bind { source, read_only: !writable, idmap: None })
                 }
                 Mount::Cache { target, id, writable, base, .. } => {
-                    let held = &caches[&preparation.cache_name(id, base)];
+                    let held = &caches[&cache_name(id, base, site.request, site.stages)];
                     let source = held.path().to_owned();
                     (target, MountKind::Bind { source, read_only: !writable, idmap: None })
                 }
@@ -350,14 +351,6 @@ impl Preparation<'_> {
         Ok(std::fs::read_link(&link).map_err(io("read", Path::new(&link)))?)
     }
 
-    fn cache_name(&self, id: &str, base: &CacheBase) -> Digest {
-        let content = match base {
-            CacheBase::Empty(_) => None,
-            CacheBase::Copy { from, .. } => self.layers(from).map(key::stacked),
-        };
-        key::cache_mount(id, base, content.as_ref())
-    }
-
     /// Takes all cache mounts of a command, waiting for those that others have locked.
     fn hold_caches(
         &self,
@@ -367,7 +360,8 @@ impl Preparation<'_> {
         let mut wanted: BTreeMap<Digest, (&str, Sharing, &CacheBase)> = BTreeMap::new();
         for mount in &run.mounts {
             if let Mount::Cache { id, sharing, base, .. } = mount {
-                let entry = wanted.entry(self.cache_name(id, base)).or_insert((id, *sharing, base));
+                let name = cache_name(id, base, self.site.request, self.site.stages);
+                let entry = wanted.entry(name).or_insert((id, *sharing, base));
                 // A command that mounts one twice has it as it needs it most.
                 entry.1 = entry.1.max(*sharing);
             }
@@ -376,7 +370,10 @@ impl Preparation<'_> {
         for (name, (id, sharing, base)) in wanted {
             let mut has_said = false;
             let cache = loop {
-                let fill = |tree: &Path| self.fill_cache(base, tree);
+                let fill = |tree: &Path| match self.fill_from_folders(&name, tree, on_line)? {
+                    true => Ok(()),
+                    false => self.fill_cache(base, tree),
+                };
                 if let Some(cache) = self.site.cache_mounts.hold(&name, id, sharing, fill)? {
                     break cache;
                 }
@@ -392,20 +389,44 @@ impl Preparation<'_> {
         Ok(held)
     }
 
+    /// Gives a new cache mount what a folder with a build cache has for it; false when none has.
+    fn fill_from_folders(
+        &self,
+        name: &Digest,
+        tree: &Path,
+        on_line: &dyn Fn(&str),
+    ) -> Result<bool, StepError> {
+        for folder in self.site.request.cache_from {
+            match folder.find_mount(self.site.store, name) {
+                Ok(Some((layer, permissions))) => {
+                    if let Some(layer) = layer {
+                        let files = Context::open_image(&self.site.store.layer_tree(&layer))?;
+                        copy::into_folder(
+                            self.site.store,
+                            &files,
+                            &files.select_path(".")?,
+                            tree,
+                            "",
+                            false,
+                        )?;
+                    }
+                    own(tree, permissions)?;
+                    return Ok(true);
+                }
+                Ok(None) => {}
+                Err(fault) => on_line(&format!(
+                    "warning: the cache in {} is damaged, and the cache mount starts anew: {fault}",
+                    folder.path().display()
+                )),
+            }
+        }
+        Ok(false)
+    }
+
     /// Gives a new cache mount what it starts with.
     fn fill_cache(&self, base: &CacheBase, tree: &Path) -> Result<(), StepError> {
-        let own = |permissions: Permissions| {
-            let Permissions { uid, gid, mode } = permissions;
-            std::os::unix::fs::chown(tree, Some(uid), Some(gid)).map_err(|source| Error::Owner {
-                uid,
-                gid,
-                source,
-            })?;
-            std::fs::set_permissions(tree, PermissionsExt::from_mode(mode))
-                .map_err(io("set the mode of", tree))
-        };
         let (from, path) = match base {
-            CacheBase::Empty(permissions) => return Ok(own(*permissions)?),
+            CacheBase::Empty(permissions) => return Ok(own(tree, *permissions)?),
             CacheBase::Copy { from, source } => (from, source),
         };
         let mut held = Held::default();
@@ -418,8 +439,40 @@ impl Preparation<'_> {
         let files = Context::open_image(&source)?;
         copy::into_folder(self.site.store, &files, &files.select_path(".")?, tree, "", false)?;
         let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
-        Ok(own(Permissions { uid, gid, mode })?)
+        Ok(own(tree, Permissions { uid, gid, mode })?)
     }
+}
+
+/// Gives a cache mount's folder its owner and mode.
+fn own(tree: &Path, permissions: Permissions) -> Result<(), Error> {
+    let Permissions { uid, gid, mode } = permissions;
+    std::os::unix::fs::chown(tree, Some(uid), Some(gid)).map_err(|source| Error::Owner {
+        uid,
+        gid,
+        source,
+    })?;
+    std::fs::set_permissions(tree, PermissionsExt::from_mode(mode)).map_err(io("set the mode of", tree))
+}
+
+/// What tells a cache mount from others.
+fn cache_name(id: &str, base: &CacheBase, request: &Request, stages: &StageLayers) -> Digest {
+    let content = match base {
+        CacheBase::Empty(_) => None,
+        CacheBase::Copy { from, .. } => inputs::source_layers(from, request, stages).map(key::stacked),
+    };
+    key::cache_mount(id, base, content.as_ref())
+}
+
+/// The cache mounts of a command, and what people call them.
+pub(crate) fn cache_names<'a>(
+    run: &'a Run,
+    request: &Request,
+    stages: &StageLayers,
+) -> impl Iterator<Item = (Digest, &'a str)> {
+    run.mounts.iter().filter_map(move |mount| match mount {
+        Mount::Cache { id, base, .. } => Some((cache_name(id, base, request, stages), id.as_str())),
+        _ => None,
+    })
 }
 
 /// Where a selection is in the layer that [`Preparation::context_layer`] makes of it.

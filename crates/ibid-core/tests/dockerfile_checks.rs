@@ -314,6 +314,14 @@ fn pinned_bases() {
     check("ARG V=12\nFROM debian:$V\n", &["UnpinnedBaseImage:2 debian:12"]);
     let digest = "a".repeat(64);
     check(&format!("FROM debian:12@sha256:{digest}\n"), &[]);
+    check(
+        "FROM scratch AS a\nRUN --mount=from=tool,target=/t --mount=type=cache,target=$c a\n",
+        &["UndefinedVar:2 `$c`", "UnpinnedBaseImage:2 tool"],
+    );
+    check(
+        "FROM scratch AS a\nFROM scratch\nRUN --mount=from=a,target=/t --mount=from=pinned,target=/p --mount=target=/c a\n",
+        &[],
+    );
     check("FROM pinned AS a\nFROM a\nCOPY --from=a x /\nCOPY --from=0 x /\nCOPY --from=pinned x /\n", &[]);
 }
 
@@ -471,9 +479,9 @@ fn images_are_named() {
         let dockerfile = dockerfile::parse(source.as_bytes()).expect(source);
         check::images(&dockerfile, &options(build_args)).into_iter().collect::<Vec<_>>()
     };
-    let source = "ARG V=1\nFROM a:$V AS s\nFROM s\nFROM scratch\nCOPY --from=s x /\nCOPY --from=b x /\nCOPY --from=0 x /\nFROM $X\n";
-    assert_eq!(images(source, &[]), ["a:1", "b"]);
-    assert_eq!(images(source, &[("V", "2")]), ["a:2", "b"]);
+    let source = "ARG V=1\nFROM a:$V AS s\nFROM s\nFROM scratch\nCOPY --from=s x /\nCOPY --from=b x /\nCOPY --from=0 x /\nRUN --mount=from=c,target=/t a\nFROM $X\n";
+    assert_eq!(images(source, &[]), ["a:1", "b", "c"]);
+    assert_eq!(images(source, &[("V", "2")]), ["a:2", "b", "c"]);
 }
 
 /// `docs/checks.md` has a row for each rule that says what the code says.

@@ -105,6 +105,16 @@ impl CacheMounts {
         }
     }
 
+    /// A copy of the cache mount `name` that is there and may be shared now.
+    pub fn existing(&self, name: &Digest) -> Result<Option<CacheMount>> {
+        for (_, copy) in copies(&self.folder.join(name.hex()))? {
+            if let Some(held) = take(&copy, Sharing::Shared)? {
+                return Ok(Some(held));
+            }
+        }
+        Ok(None)
+    }
+
     /// Makes copy `number`, unless somebody was faster.
     fn make<E: From<Error>>(
         &self,

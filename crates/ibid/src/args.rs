@@ -83,8 +83,9 @@ pub struct Build {
     #[arg(long, value_name = "[type=local,src=]FOLDER", conflicts_with_all = ["no_cache", "verify"])]
     pub cache_from: Vec<String>,
 
-    /// Write the steps' layers to a folder in the OCI image layout, for --cache-from elsewhere
-    #[arg(long, value_name = "[type=local,dest=]FOLDER[,compression=gzip]")]
+    /// Write the steps' layers to a folder in the OCI image layout, for --cache-from elsewhere; with
+    /// `mounts=true` also what their cache mounts hold
+    #[arg(long, value_name = "[type=local,dest=]FOLDER[,compression=gzip][,mounts=true]")]
     pub cache_to: Option<String>,
 
     /// Say for each step that runs again which of its inputs changed

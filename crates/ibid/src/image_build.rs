@@ -361,7 +361,7 @@ impl<'a> Preparation<'a> {
 
     /// Writes what the steps made to a folder.
     fn export_cache(&self, ui: &Ui, built: &Built, to: &CacheTo) -> Result<(), Failure> {
-        let exported = cache_folder::export(&self.store, &to.folder, &built.made, to.compression);
+        let exported = cache_folder::export(&self.store, &to.folder, built, to.compression, to.mounts);
         let exported = exported.map_err(|error| {
             Failure::of(&error).while_doing(format!(
                 "the image was built, but its cache cannot be written to {}",
@@ -369,12 +369,13 @@ impl<'a> Preparation<'a> {
             ))
         })?;
         ui.say(&format!(
-            "{} {} · {} layers of {}, {} of them new · {}",
+            "{} {} · {} layers of {}, {} of them new{} · {}",
             ui.paint(ui::BOLD, "cache"),
             to.folder.display(),
             exported.layers,
             ui::bytes(exported.bytes),
             exported.layers_new,
+            if to.mounts { format!(", {} cache mounts", exported.mounts) } else { String::new() },
             ui::short_digest(&exported.manifest)
         ));
         Ok(())

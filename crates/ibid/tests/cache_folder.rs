@@ -243,3 +243,77 @@ fn a_folder_of_something_else_is_left_alone() {
         assert!(said.contains(part) && said.contains("hint: expected"), "{part} in {said}");
     }
 }
+
+/// The cache mounts in the shared store that people call `id`.
+fn mounts(project: &Project, id: &str) -> Vec<PathBuf> {
+    let folder = fs::read_dir(project.data.join("ibid/mounts")).into_iter().flatten().flatten();
+    let is_it =
+        |path: &PathBuf| fs::read_to_string(path.join("about")).is_ok_and(|about| about.trim_end() == id);
+    folder.map(|entry| entry.path()).filter(is_it).collect()
+}
+
+#[test]
+fn cache_mounts_go_along_when_they_are_asked_for() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new(
+        "FROM debian:bookworm-slim\nARG TURN\n\
+         RUN --mount=type=cache,target=/c,id=@UNIQUE@,uid=7,mode=0750 echo $TURN >> /c/turns && mkdir -p /c/deep && \
+         ln -sf turns /c/deep/link && chmod 600 /c/turns && chown 9:8 /c/turns && stat -c '%a %u:%g %N' /c /c/turns /c/deep/link > /seen && cat /c/turns >> /seen\n\
+         ENTRYPOINT [\"cat\", \"/seen\"]\n",
+    );
+    let id = project.place.path().display().to_string();
+    let run = |turn: &str, args: &[&str]| {
+        let turn = format!("TURN={turn}");
+        let output = project.ibid(&[&["build", "--build-arg", &turn], args].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        (project.check(&["run", "--pegged"], 0), said)
+    };
+    let attributes = "750 7:0 '/c'\n600 9:8 '/c/turns'\n777 0:0 '/c/deep/link' -> 'turns'\n";
+    let (_, said) = run("one", &["--cache-to", "without"]);
+    assert!(!said.contains("cache mounts"), "{said}");
+    let (seen, said) = run("two", &["--cache-to", "dest=with,mounts=true"]);
+    assert_eq!(seen, format!("{attributes}one\ntwo\n"));
+    assert!(said.contains("1 cache mounts"), "{said}");
+    // A build that finds all in the cache writes it, too.
+    let (_, said) = run("two", &["--cache-to", "dest=again,mounts=true"]);
+    assert!(said.contains("1 of 1 steps from the cache") && said.contains("1 cache mounts"), "{said}");
+
+    // What is there is not replaced.
+    let (seen, _) = run("three", &["--cache-from", "with"]);
+    assert_eq!(seen, format!("{attributes}one\ntwo\nthree\n"));
+    let forget = || {
+        let found = mounts(&project, &id);
+        assert_eq!(found.len(), 1, "{found:?}");
+        fs::remove_dir_all(&found[0]).expect("removed");
+    };
+    // What is not there starts with what the folder has.
+    forget();
+    let (seen, _) = run("four", &["--cache-from", "without", "--cache-from", "again"]);
+    assert_eq!(seen, format!("{attributes}one\ntwo\nfour\n"));
+    forget();
+    let (seen, _) = run("five", &["--cache-from", "without"]);
+    assert_eq!(seen, format!("{attributes}five\n"));
+
+    forget();
+    // Nor is its layer in the store any more.
+    let with = project.path().join("with");
+    let manifest = read_json(&blob_of(&with, &read_json(&with.join("index.json"))["manifests"][0]));
+    let config = read_json(&blob_of(&with, &manifest["config"]));
+    let layer = config["mounts"][0]["layer"]
+        .as_str()
+        .and_then(|layer| layer.strip_prefix("sha256:"))
+        .expect("a layer");
+    fs::remove_dir_all(project.data.join("ibid/layers").join(layer)).expect("removed");
+    for blob in blobs(&with) {
+        let content = fs::read(&blob).expect("read");
+        if content.starts_with(b"\x28\xb5\x2f\xfd") {
+            fs::write(&blob, &content[..content.len() - 1]).expect("written");
+        }
+    }
+    let (seen, said) = run("six", &["--cache-from", "with"]);
+    assert_eq!(seen, format!("{attributes}six\n"));
+    assert!(said.contains("is damaged, and the cache mount starts anew"), "{said}");
+}

@@ -42,6 +42,11 @@ impl MountWords {
         Ok(Self { fields: fields.collect() })
     }
 
+    /// The values that are expanded.
+    pub(super) fn values(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().filter(|(name, _)| name != "from").filter_map(|(_, value)| value.as_deref())
+    }
+
     /// The stage or image that it needs, whatever its type.
     pub(super) fn from(&self) -> Option<&str> {
         let last = self.fields.iter().rev().find(|(name, _)| name == "from")?;

@@ -80,8 +80,14 @@ pub(super) fn images(dockerfile: &Dockerfile, options: &PlanOptions) -> BTreeSet
         let Ok(base) = base else { return images };
         images.extend(scopes.image(&base.text, index));
         for statement in &stage.statements {
-            if let Instruction::Copy(CopyWords { from: Some(from), .. }) = &statement.instruction {
-                images.extend(scopes.image(from, index));
+            match &statement.instruction {
+                Instruction::Copy(CopyWords { from: Some(from), .. }) => {
+                    images.extend(scopes.image(from, index))
+                }
+                Instruction::Run(run) => {
+                    images.extend(run.mounts.iter().filter_map(|mount| scopes.image(mount.from()?, index)));
+                }
+                _ => {}
             }
         }
         if let Some(name) = &stage.from.name {
@@ -232,6 +238,17 @@ impl<'a> Scopes<'a> {
             Instruction::Volume(volumes) => {
                 for volume in volumes {
                     self.word(at, volume, scope, report)?;
+                }
+            }
+            Instruction::Run(run) => {
+                let index = self.stages.len();
+                for mount in &run.mounts {
+                    for value in mount.values() {
+                        self.word(at, value, scope, report)?;
+                    }
+                    if let Some(image) = mount.from().and_then(|from| self.image(from, index)) {
+                        self.check_pinned(at, &image, report);
+                    }
                 }
             }
             Instruction::Shell(_) => scope.has_shell = true,
