@@ -105,7 +105,7 @@ fn triggers_of_triggers() {
     check_dockerfile("FROM scratch\nONBUILD FROM scratch\n", &["Dockerfile:2", "`FROM` cannot be"]);
     check_dockerfile(
         "FROM scratch AS a\nONBUILD COPY --from=b x /\nFROM a AS b\n",
-        &["Dockerfile:3", "comes too late to copy from it here"],
+        &["Dockerfile:3", "the stage `b` comes too late"],
     );
 }
 
