@@ -164,6 +164,11 @@ impl Context {
         self.folder(b"")
     }
 
+    /// The folders right below the root that the rules drop with all that is in them; only the first of very many.
+    pub fn dropped_folders(&self) -> Result<Vec<PathBuf>, Error> {
+        walk::dropped_folders(self)
+    }
+
     /// Every path with the rule that keeps or drops it, sorted by path. Folders that are dropped whole are
     /// listed without what they hold.
     pub fn explain(&self) -> Result<Listing, Error> {

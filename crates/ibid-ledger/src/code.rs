@@ -8,7 +8,7 @@
 //! can name programs to execute: as root, git runs as the repository's owner; otherwise git itself refuses
 //! and the identity is [`CodeIdentity::Unknown`].
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -62,8 +62,8 @@ impl Commit {
 }
 
 impl CodeIdentity {
-    /// Asks git about `folder`.
-    pub fn of(folder: &Path) -> Self {
+    /// Asks git about `folder`. What is in the folders `without`, relative to it, is no code: it is not even looked at.
+    pub fn of(folder: &Path, without: &[PathBuf]) -> Self {
         let unknown = |reason: String| Self::Unknown { reason };
         let folder = match folder.canonicalize() {
             Ok(folder) => folder,
@@ -74,7 +74,7 @@ impl CodeIdentity {
         else {
             return Self::NoRepository;
         };
-        let output = match git_status(&folder, top) {
+        let output = match git_status(&folder, top, without) {
             Ok(output) => output,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::NoGit,
             Err(error) => return unknown(format!("git: {error}")),
@@ -145,12 +145,17 @@ const REPOSITORY_VARIABLES: [&str; 9] = [
     "GIT_CEILING_DIRECTORIES",
 ];
 
-fn git_status(folder: &Path, top: &Path) -> io::Result<Output> {
+fn git_status(folder: &Path, top: &Path, without: &[PathBuf]) -> io::Result<Output> {
     let mut git = Command::new("git");
     git.args(["--no-optional-locks", "status", "--porcelain=v2", "-z", "--branch"])
         // What the user's settings would hide is still code that ran.
         .args(["--untracked-files=all", "--ignore-submodules=none", "--ignored=matching", "--no-renames"])
         .args(["--", "."])
+        .args(without.iter().map(|path| {
+            let mut exclusion = OsString::from(":(exclude,literal)");
+            exclusion.push(path);
+            exclusion
+        }))
         .current_dir(folder)
         .env("LC_ALL", "C")
         .stdin(Stdio::null());

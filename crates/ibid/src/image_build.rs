@@ -317,9 +317,15 @@ impl<'a> Preparation<'a> {
         if options.shell_on_fail {
             request.shell_on_fail = Some(&before_shell);
         }
+        // What the context drops is not in the image, and may be large.
+        let without = if self.project.context == self.project.root {
+            self.context().dropped_folders().map_err(|error| Failure::of(&error))?
+        } else {
+            Vec::new()
+        };
         // Git is asked while the build runs: about a tenth of the time of copying as many files.
         let (code, built) = std::thread::scope(|scope| {
-            let code = scope.spawn(|| CodeIdentity::of(&self.project.root).to_string());
+            let code = scope.spawn(|| CodeIdentity::of(&self.project.root, &without).to_string());
             let built = ibid_build::build(&self.store, &request, &|event| progress.show(event));
             (code.join().expect("asking git does not panic"), built)
         });

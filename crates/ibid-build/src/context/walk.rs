@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use ibid_core::dockerignore::Verdict;
@@ -69,6 +69,27 @@ pub(super) fn kept_below(context: &Context, folder: &[u8]) -> Result<Vec<Entry>,
     let mut found = walk(context, folder, false)?;
     found.retain(|found| found.kept);
     Ok(found.into_iter().map(|found| found.entry).collect())
+}
+
+/// The folders right below the root that are dropped whole.
+pub(super) fn dropped_folders(context: &Context) -> Result<Vec<PathBuf>, Error> {
+    const FOLDERS_MAX: usize = 200;
+    let failed = |errno: Errno| error(context, "list the folder", b"", errno);
+    let root = open_beneath(&context.root_fd, b"", OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
+    let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
+    let mut names = RawDir::new(&root, &mut buffer);
+    let mut folders = Vec::new();
+    while let Some(name) = names.next() {
+        let name = name.map_err(failed)?;
+        let path = name.file_name().to_bytes();
+        let verdict = context.rules.rules.verdict(path);
+        let is_dropped = verdict.ignored && !context.rules.rules.may_descend(verdict, path);
+        if is_dropped && name.file_type() == FileType::Directory && folders.len() < FOLDERS_MAX {
+            folders.push(PathBuf::from(OsStr::from_bytes(path)));
+        }
+    }
+    folders.sort_unstable();
+    Ok(folders)
 }
 
 /// Everything in the context.

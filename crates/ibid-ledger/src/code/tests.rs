@@ -50,7 +50,7 @@ impl Repository {
 
     #[track_caller]
     fn check(&self, folder: &str, commit: Option<&str>, branch: Option<&str>, differing: &[&str]) {
-        let identity = CodeIdentity::of(&self.path(folder));
+        let identity = CodeIdentity::of(&self.path(folder), &[]);
         let expected = Checkout {
             commit: commit.map(|commit| Commit(commit.to_owned())),
             branch: branch.map(str::to_owned),
@@ -97,8 +97,8 @@ fn a_folder_that_its_repository_ignores_has_none() {
     repository.write(".gitignore", "/scratch\n");
     repository.write("scratch/project/a.py", "1");
     repository.commit();
-    assert_eq!(CodeIdentity::of(&repository.path("scratch/project")), CodeIdentity::NoRepository);
-    assert_eq!(CodeIdentity::of(&repository.path("scratch")), CodeIdentity::NoRepository);
+    assert_eq!(CodeIdentity::of(&repository.path("scratch/project"), &[]), CodeIdentity::NoRepository);
+    assert_eq!(CodeIdentity::of(&repository.path("scratch"), &[]), CodeIdentity::NoRepository);
 }
 
 #[test]
@@ -143,10 +143,10 @@ fn a_conflict_is_a_difference() {
 #[test]
 fn what_git_cannot_tell_is_said() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    assert_eq!(CodeIdentity::of(folder.path()), CodeIdentity::NoRepository);
-    assert!(matches!(CodeIdentity::of(&folder.path().join("none")), CodeIdentity::Unknown { .. }));
+    assert_eq!(CodeIdentity::of(folder.path(), &[]), CodeIdentity::NoRepository);
+    assert!(matches!(CodeIdentity::of(&folder.path().join("none"), &[]), CodeIdentity::Unknown { .. }));
     fs::write(folder.path().join(".git"), "gitdir: /nowhere\n").expect("write");
-    let CodeIdentity::Unknown { reason } = CodeIdentity::of(folder.path()) else {
+    let CodeIdentity::Unknown { reason } = CodeIdentity::of(folder.path(), &[]) else {
         panic!("a broken repository")
     };
     assert!(reason.contains("/nowhere"), "{reason}");
@@ -204,4 +204,23 @@ fn broken_output_is_not_an_identity() {
 fn required(need: &str) -> bool {
     std::env::var("IBID_TEST_REQUIRE")
         .is_ok_and(|needs| needs.split(',').any(|name| name == need || name == "all"))
+}
+
+#[test]
+fn what_is_in_folders_that_hold_no_code_does_not_count() {
+    let repository = Repository::new();
+    repository.write("project/kept", "1");
+    repository.commit();
+    repository.write("project/data/new", "1");
+    repository.write("project/d*/new", "1");
+    repository.write("project/d1/new", "1");
+    let identity = |without: &[&str]| {
+        let without: Vec<PathBuf> = without.iter().map(PathBuf::from).collect();
+        let identity = CodeIdentity::of(&repository.path("project"), &without);
+        let checkout = identity.checkout().expect("a checkout").clone();
+        checkout.differing.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(identity(&[]), ["d*/new", "d1/new", "data/new"]);
+    assert_eq!(identity(&["data", "absent"]), ["d*/new", "d1/new"]);
+    assert_eq!(identity(&["d*"]), ["d1/new", "data/new"]);
 }

@@ -1,7 +1,7 @@
 //! `ibid run`: the image's entrypoint on the codebase of this machine, or on the image's own code.
 
 use std::io::IsTerminal as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ibid_core::image::ImageConfig;
@@ -84,10 +84,13 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         Mode::Pegged => Some(preparation.pegged_code(ui, &image)?),
         Mode::Mounted => None,
     };
+    let no_code: Vec<PathBuf> =
+        [&project.data[..], &project.outputs].concat().iter().map(PathBuf::from).collect();
     let start = Instant::now();
     let (status, code) = std::thread::scope(|scope| {
         // Asking git takes about as long as starting the program: it is done meanwhile.
-        let identity = pegged_code.is_none().then(|| scope.spawn(|| CodeIdentity::of(&project.root)));
+        let identity =
+            pegged_code.is_none().then(|| scope.spawn(|| CodeIdentity::of(&project.root, &no_code)));
         let status = native::run(&store, &spec, &host, preparation.trust());
         let code = match (identity, pegged_code) {
             (Some(identity), _) => {
