@@ -31,8 +31,40 @@ pub(super) enum Matcher {
 #[derive(Debug, Clone)]
 pub(super) struct Expression {
     parts: Vec<Part>,
-    /// Characters that every match has at least.
+    ends: Ends,
+}
+
+/// What a path must have at both ends to match. Looking at it is a hundred times as fast as matching.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    /// The ASCII characters that it may start with, a bit for each.
+    first: u128,
+    /// The ASCII characters that it may end with.
+    last: u128,
+    /// Characters that it has at least.
     length_min: usize,
+}
+
+impl Ends {
+    const ANY: Self = Self { first: u128::MAX, last: u128::MAX, length_min: 0 };
+
+    fn of(parts: &[Part]) -> Self {
+        let admitted = |part: Option<&Part>| match part {
+            Some(Part::One(set)) => {
+                (0..128).filter(|bit| set.contains(char::from(*bit))).map(|bit| 1 << bit).sum()
+            }
+            _ => u128::MAX,
+        };
+        let length_min = parts.iter().filter(|part| matches!(part, Part::One(_))).count();
+        Self { first: admitted(parts.first()), last: admitted(parts.last()), length_min }
+    }
+
+    pub(super) fn admit(&self, path: &[u8]) -> bool {
+        // The last byte of a longer character is no ASCII either.
+        let fits =
+            |set: u128, byte: Option<&u8>| byte.is_none_or(|byte| !byte.is_ascii() || set >> byte & 1 == 1);
+        self.length_min <= path.len() && fits(self.first, path.first()) && fits(self.last, path.last())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -134,7 +166,7 @@ impl Matcher {
             Self::Prefix(head) => path.starts_with(head),
             Self::Suffix(tail) => path.ends_with(tail) || tail.strip_prefix(b"/") == Some(path),
             Self::Expression(expression) => {
-                expression.is_possible(path)
+                expression.ends.admit(path)
                     && expression.run(path).is_some_and(|reached| reached[expression.parts.len()])
             }
         }
@@ -180,6 +212,14 @@ impl Matcher {
 }
 
 impl Matcher {
+    /// What a path must have at both ends.
+    pub(super) fn ends(&self) -> Ends {
+        match self {
+            Self::Expression(expression) => expression.ends,
+            _ => Ends::ANY,
+        }
+    }
+
     /// Bytes that every matching path holds somewhere, each as long as it can be.
     pub(super) fn inner(&self) -> Vec<Vec<u8>> {
         let Self::Expression(expression) = self else { return Vec::new() };
@@ -190,21 +230,6 @@ impl Matcher {
 }
 
 impl Expression {
-    /// False when the first or last character, or the length, already rules the path out.
-    fn is_possible(&self, path: &[u8]) -> bool {
-        let single = |part: Option<&Part>, c: Option<char>| match (part, c) {
-            (Some(Part::One(set)), Some(c)) => set.contains(c),
-            (Some(Part::One(_)), None) => false,
-            _ => true,
-        };
-        // A character at the very end may be cut from its start: its last byte says what ASCII it is.
-        let last = path.last().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '\u{80}' });
-        let last_fits = last.is_some_and(|c| !c.is_ascii()) || single(self.parts.last(), last);
-        self.length_min <= path.len()
-            && single(self.parts.first(), Characters(path).next().map(|(c, _)| c))
-            && last_fits
-    }
-
     /// Parses text in the syntax of RE2 as far as [`Matcher::new`] can make it.
     fn parse(text: &str) -> Result<Self, Reason> {
         let mut reader = Reader { text };
@@ -248,8 +273,7 @@ impl Expression {
             // A `\Q` without `\E` has taken the final `$` for itself.
             parts.push(Part::Many(Set::Class { negated: true, ranges: Vec::new() }));
         }
-        let length_min = parts.iter().filter(|part| matches!(part, Part::One(_))).count();
-        Ok(Self { parts, length_min })
+        Ok(Self { ends: Ends::of(&parts), parts })
     }
 
     /// The places that can be reached after all of `path`, the place after the last part included;

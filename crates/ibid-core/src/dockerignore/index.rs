@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Rule;
-use super::expression::Matcher;
+use super::expression::{Ends, Matcher};
 
 /// Longest literal inside a pattern that is looked for; of a longer one, both ends are.
 const INNER_BYTES_MAX: usize = 16;
@@ -33,7 +33,7 @@ pub(super) struct Index {
     starts: Vec<Bucket>,
     inner: Vec<Bucket>,
     /// Rules with no literal.
-    others: Vec<usize>,
+    others: Vec<(Ends, usize)>,
 }
 
 /// Rules whose literal has the same length.
@@ -63,14 +63,14 @@ impl Index {
         let mut index = Self::default();
         for (number, (mut literals, chosen)) in literals.into_iter().zip(chosen).enumerate() {
             let Some((place, literal)) = chosen.map(|at| literals.swap_remove(at)) else {
-                index.others.push(number);
+                index.others.push((rules[number].matcher.ends(), number));
                 continue;
             };
             let buckets = match place {
                 Place::End => &mut index.ends,
                 Place::Start => &mut index.starts,
                 Place::Inside if inside < INNER_RULES_MIN => {
-                    index.others.push(number);
+                    index.others.push((rules[number].matcher.ends(), number));
                     continue;
                 }
                 Place::Inside => &mut index.inner,
@@ -111,7 +111,10 @@ impl Index {
                 bucket.rules.get(window).map(Vec::as_slice).into_iter().for_each(&mut search);
             }
         }
-        search(&self.others);
+        let from = best.map_or(from, |best| best + 1);
+        let later = self.others.iter().rev().take_while(|(_, number)| *number >= from);
+        let mut admitted = later.filter(|(ends, _)| ends.admit(path)).map(|(_, number)| *number);
+        best = admitted.find(|number| rules[*number].matcher.matches(path)).or(best);
         best.map(|number| &rules[number])
     }
 }

@@ -180,6 +180,9 @@ fn many_and_hostile_patterns_take_no_unreasonable_time() {
         &format!("{}0{}", "q".repeat(20), "r".repeat(20)),
         1,
     );
+    let classes =
+        |number: usize| (0..15).map(move |bit| if number >> bit & 1 == 0 { "[ad]" } else { "[ab]" });
+    check_many(|number| classes(number).collect(), "x/y", &"d".repeat(15), 1);
     let exceptions: String = (0..MANY).map(|number| format!("!*/s{number}/x*\n")).collect();
     let ignore = Ignore::parse(format!("d*\n{exceptions}").as_bytes()).expect("well formed");
     for number in 0..5_000 {
