@@ -320,7 +320,7 @@ fn write(image: &Image, job: &Job, selection: &Selection, store: &Store) -> Resu
     for inline in &copy.inline {
         let path = if is_folder { dest.join(&inline.name) } else { dest.clone() };
         let place = image.place(&path, job.made_owner)?;
-        let mode = copy.chmod.unwrap_or(0o644);
+        let mode = changed_mode(job, 0o644, false);
         create_file(&place, mode, job.owner.unwrap_or((0, 0)), |file| {
             file.write_all(inline.content.as_bytes()).map_err(in_image("write", &path))
         })?;
@@ -439,15 +439,21 @@ fn write_file(job: &Job, task: &FileTask) -> Result<(), Error> {
 
 /// Permission bits and owner that an entry gets in the image.
 fn mode_and_owner(job: &Job, entry: &Entry) -> Result<(u32, (u32, u32)), Error> {
+    let is_folder = entry.kind == Kind::Folder;
     if job.kind == JobKind::Context {
         let mode = match entry.kind {
             Kind::File { executable: false } => 0o644,
             _ => 0o755,
         };
-        return Ok((job.copy.chmod.unwrap_or(mode), job.owner.unwrap_or((0, 0))));
+        return Ok((changed_mode(job, mode, is_folder), job.owner.unwrap_or((0, 0))));
     }
     let stat = look(&job.from.path_of(entry))?;
-    Ok((job.copy.chmod.unwrap_or(stat.st_mode & 0o7777), job.owner.unwrap_or((stat.st_uid, stat.st_gid))))
+    let mode = changed_mode(job, stat.st_mode & 0o7777, is_folder);
+    Ok((mode, job.owner.unwrap_or((stat.st_uid, stat.st_gid))))
+}
+
+fn changed_mode(job: &Job, mode: u32, is_folder: bool) -> u32 {
+    job.copy.chmod.as_ref().map_or(mode, |change| change.apply(mode, is_folder))
 }
 
 fn look(source: &Path) -> Result<rustix::fs::Stat, Error> {

@@ -134,7 +134,7 @@ pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], rules: Rule
     }
     key.field("destination", &copy.dest);
     key.field("owner", copy.chown.as_deref().unwrap_or(""));
-    key.field("mode", &copy.chmod.map(|mode| format!("{mode:o}")).unwrap_or_default());
+    key.field("mode", &copy.chmod.as_ref().map(ToString::to_string).unwrap_or_default());
     key.field("extract", if copy.extract { "yes" } else { "no" });
     key.finish()
 }

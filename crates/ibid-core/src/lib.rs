@@ -10,6 +10,7 @@ pub mod dockerignore;
 pub mod glob;
 pub mod image;
 pub mod manifest;
+pub mod mode;
 pub mod plan;
 pub mod platform;
 pub mod reference;

@@ -2,6 +2,7 @@
 //! performs it. Every variable is expanded, every destination absolute, every stage numbered.
 
 use crate::image::ContainerConfig;
+use crate::mode::ModeChange;
 
 /// A whole build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -302,8 +303,8 @@ pub struct Copy {
     pub dest: String,
     /// `user`, `user:group`, ids or names; none means `0:0`.
     pub chown: Option<String>,
-    /// Permission bits to give to every file and folder.
-    pub chmod: Option<u32>,
+    /// What becomes of the permission bits of every file and folder.
+    pub chmod: Option<ModeChange>,
     /// True for `ADD`: local tar archives are extracted.
     pub extract: bool,
 }

@@ -112,7 +112,7 @@ fn check_plan(plan: &Plan, lines_count: usize) {
                         copy.sources.iter().all(|source| source == "." || is_clean(&format!("/{source}")))
                     );
                     assert!(is_clean(copy.dest.strip_suffix('/').unwrap_or(&copy.dest)));
-                    assert!(copy.chmod.is_none_or(|bits| bits <= 0o7777));
+                    assert!(copy.chmod.as_ref().is_none_or(|change| change.apply(0o644, false) <= 0o7777));
                     assert!(copy.inline.iter().all(|file| !file.name.contains('/') && file.name != ".."));
                 }
             }
@@ -206,6 +206,7 @@ const PIECES: &[&str] = &[
     "--network=none ",
     "--chown=1:2 ",
     "--chmod=755 ",
+    "--chmod=u=rwX,+t ",
     "--platform=linux/amd64 ",
     "--interval=5s ",
     "-- ",

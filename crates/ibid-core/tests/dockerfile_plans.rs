@@ -188,7 +188,7 @@ fn write_copy(out: &mut String, copy: &Copy) {
         line(out, 2, &format!("owner {chown}"));
     }
     if let Some(chmod) = chmod {
-        line(out, 2, &format!("mode {chmod:o}"));
+        line(out, 2, &format!("mode {chmod}"));
     }
 }
 

@@ -272,7 +272,7 @@ impl ErrorKind {
             Self::HealthcheckNone => "write `HEALTHCHECK NONE` alone".to_owned(),
             Self::Port { .. } => "expected a port such as `80`, `53/udp` or `8000-8010/tcp`".to_owned(),
             Self::Signal { .. } => "expected a name such as `SIGTERM` or a number above 0".to_owned(),
-            Self::Mode { .. } => "expected octal digits from 0 to 7777, such as `--chmod=755`".to_owned(),
+            Self::Mode { .. } => "expected octal digits from 0 to 7777, such as `--chmod=755`, or changes such as `--chmod=u=rwX,go=rX`".to_owned(),
             Self::EmptyBase => {
                 "write an image; if it comes from an `ARG`, declare it with a value before the first `FROM`"
                     .to_owned()

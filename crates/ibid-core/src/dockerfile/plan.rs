@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::image::{ContainerConfig, Empty};
+use crate::mode::InvalidMode;
 use crate::plan::{Action, Base, Copy, CopyFrom, InlineFile, Mount, Plan, Run, SCRIPT_FOLDER, Stage, Step};
 
 use super::environment::Environment;
@@ -478,7 +479,7 @@ impl Planner<'_> {
         if let Some(text) = &copy.chmod {
             let text = self.word(text, &state.all)?;
             if !text.is_empty() {
-                chmod = Some(mode(keyword, &text)?);
+                chmod = Some(text.parse().map_err(|InvalidMode(mode)| ErrorKind::Mode { mode })?);
                 tell(&format!("--chmod={text}"));
             }
         }
@@ -539,24 +540,6 @@ fn check_source(keyword: Keyword, source: &str) -> Result<(), ErrorKind> {
     let path = source.split(['#', '?']).next().unwrap_or(source);
     let what = if is_git || path.ends_with(".git") { "a git repository" } else { "a URL" };
     Err(ErrorKind::Unsupported { feature: format!("`ADD` of {what}") })
-}
-
-/// The permission bits of `--chmod`.
-fn mode(keyword: Keyword, text: &str) -> Result<u32, ErrorKind> {
-    const BITS_MAX: u32 = 0o7777;
-    let wrong = || ErrorKind::Mode { mode: text.to_owned() };
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        return u32::from_str_radix(text, 8).ok().filter(|&bits| bits <= BITS_MAX).ok_or_else(wrong);
-    }
-    let is_symbolic = |clause: &str| {
-        let rest = clause.trim_start_matches(['u', 'g', 'o', 'a']);
-        rest.starts_with(['+', '-', '=']) && rest.chars().all(|c| "+-=rwxXstugo".contains(c))
-    };
-    if text.split(',').all(is_symbolic) {
-        let feature = format!("the symbolic mode `{} --chmod={text}`", keyword.name());
-        return Err(ErrorKind::Unsupported { feature });
-    }
-    Err(wrong())
 }
 
 fn run_history(run: &Run, state: &State) -> String {

@@ -10,6 +10,7 @@ COPY x ../y
 COPY $EMPTY /all
 COPY --chown=user:group --chmod=755 x /
 COPY --chown=$name --chmod=${unset:-0644} x y
+COPY --chmod=u=rwX,go=rX x y
 ADD --chown=1000 archive.tar.gz /opt/
 ADD a b /c/
 COPY --link=false x /
