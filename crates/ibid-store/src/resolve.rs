@@ -60,7 +60,8 @@ fn components(name: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
             b"" | b"." => {}
             b".." => return Err("its name climbs up by `..`"),
             _ if component.contains(&0) => return Err("its name holds a NUL byte"),
-            _ if component.len() > NAME_BYTES_MAX => {
+            // A whiteout hides a name, and is longer than it.
+            _ if component.strip_prefix(WHITEOUT_PREFIX).unwrap_or(component).len() > NAME_BYTES_MAX => {
                 return Err("a part of its name is longer than 255 bytes");
             }
             _ => components.push(component.to_vec()),
@@ -376,6 +377,8 @@ mod tests {
         check(&"a".repeat(255), entry(&[], &"a".repeat(255)));
         check(&"a".repeat(256), Err("a part of its name is longer than 255 bytes"));
         check(".wh.a", whiteout(&[], "a"));
+        check(&format!(".wh.{}", "a".repeat(255)), whiteout(&[], &"a".repeat(255)));
+        check(&format!(".wh.{}", "a".repeat(256)), Err("a part of its name is longer than 255 bytes"));
         check("x/.wh.a", whiteout(&["x"], "a"));
         check("x/.wh..wh..opq", Ok(Target::Opaque { folder: folder(&["x"]) }));
         check(".wh..wh.plnk", Ok(Target::Nothing));
