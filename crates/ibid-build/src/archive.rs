@@ -4,8 +4,7 @@
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 
-use ibid_core::digest::DiffId;
-use ibid_store::Store;
+use ibid_store::{ImportedArchive, Store};
 
 use crate::context::{self, ContentReader, Context, Entry};
 
@@ -75,13 +74,13 @@ pub(crate) fn import(
     from: &Context,
     entry: &Entry,
     compression: Compression,
-) -> Result<DiffId, Error> {
+) -> Result<ImportedArchive, Error> {
     let mut file = from.read_file(entry)?;
     let imported = decompress(&mut file, compression)
         .map_err(|source| Error::Read { path: from.path_of(entry), source })
         .and_then(|tar| {
             store
-                .import_layer(tar)
+                .import_archive(tar)
                 .map_err(|source| Error::Unpack { path: from.path_of(entry), source: Box::new(source) })
         });
     // When it has changed, that is why it could not be unpacked, or why what was unpacked is of no use.

@@ -536,7 +536,7 @@ impl Performance<'_> {
                 Action::Run(_) => store.lowers(&state.layers),
                 _ => store.layer_trees(&state.layers),
             },
-            mount_points: Vec::new(),
+            ..CommitRules::default()
         };
         match &step.action {
             Action::Config => Ok(None),
@@ -570,7 +570,8 @@ impl Performance<'_> {
                     "" => (0, 0),
                     user => run_step::owner(store, user, &state.layers)?,
                 };
-                copy::make_folder(store, &state.layers, &draft, path, owner)?;
+                let place = copy::Place { store, layers: &state.layers, draft: &draft };
+                copy::make_folder(place, path, owner)?;
                 Ok(draft.commit(&rules)?)
             }
             Action::Copy(copy) => {
@@ -579,19 +580,15 @@ impl Performance<'_> {
                     Some(text) => Some(run_step::owner(store, text, &state.layers)?),
                     None => None,
                 };
-                match inputs::source_layers(&copy.from, request, stages) {
-                    None => copy::from_context(
-                        store,
-                        copy,
-                        request.context,
-                        &selections[0],
-                        owner,
-                        &state.layers,
-                        &draft,
-                    )?,
-                    Some(layers) => copy::from_layers(store, copy, layers, owner, &state.layers, &draft)?,
-                }
-                Ok(draft.commit(&rules)?)
+                let place = copy::Place { store, layers: &state.layers, draft: &draft };
+                let devices = match inputs::source_layers(&copy.from, request, stages) {
+                    None => copy::from_context(place, copy, request.context, &selections[0], owner)?,
+                    Some(layers) => {
+                        let name = format!("the {}", inputs::source_name(&copy.from, request));
+                        copy::from_layers(place, copy, name, layers, owner)?
+                    }
+                };
+                Ok(draft.commit(&CommitRules { devices: devices.into_commit(), ..rules })?)
             }
         }
     }

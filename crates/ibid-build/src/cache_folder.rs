@@ -176,9 +176,9 @@ fn copy_mount(store: &Store, name: &Digest, id: &str) -> Result<Option<Mount>, S
     let Some(held) = store.cache_mounts().existing(name)? else { return Ok(None) };
     let metadata = std::fs::metadata(held.path())
         .map_err(|source| StepError::Read { path: held.path().display().to_string(), source })?;
-    let files = Context::open_image(held.path())?;
+    let files = Context::of_layers(held.path(), "the cache mount".to_owned())?;
     let draft = store.draft_layer()?;
-    copy::into_folder(store, &files, &files.select_path(".")?, draft.upper(), "", false)?;
+    copy::into_folder(&files, &files.select_path(".")?, draft.upper(), "", false)?;
     // It is no part of any image: what differs each time may.
     let layer = draft.commit(&CommitRules { keep_nondeterminism: true, ..CommitRules::default() })?;
     Ok(Some(Mount {

@@ -45,9 +45,9 @@ pub struct Context {
     root: PathBuf,
     root_fd: OwnedFd,
     rules: IgnoreFile,
+    /// The name of merged layers, whose devices and pipes are copied too; none for a folder of the host.
+    layers: Option<String>,
     cache_file: Option<PathBuf>,
-    /// Whether pipes and devices may be copied: those of an image may, those of the host may not.
-    is_image: bool,
     /// Read on first use.
     cache: Mutex<Option<StatCache>>,
     /// What folders held when they were first listed, by path.
@@ -77,12 +77,12 @@ pub enum Error {
         source: io::Error,
     },
     /// No file matches a source.
-    #[error("`{pattern}` is not in the build context {}", root.display())]
+    #[error("`{pattern}` is not in {place}")]
     Missing {
         /// The source as the Dockerfile has it.
         pattern: String,
-        /// The context's folder.
-        root: PathBuf,
+        /// Where it was looked for, as people name it.
+        place: String,
     },
     /// The ignore file drops a source.
     #[error("`{pattern}` is dropped from the build context by {file}:{line}")]
@@ -135,18 +135,23 @@ impl Context {
             root: root.to_owned(),
             root_fd,
             rules,
+            layers: None,
             cache_file: cache_file.map(Path::to_owned),
-            is_image: false,
             cache: Mutex::new(None),
             listed: Mutex::new(HashMap::new()),
         })
     }
 
-    /// Opens the tree of an image, whose pipes and devices may be copied too.
-    pub fn open_image(root: &Path) -> Result<Self, Error> {
+    /// Opens the root of merged layers that messages call `name`. Their devices and pipes are content like all else.
+    pub(crate) fn of_layers(root: &Path, name: String) -> Result<Self, Error> {
         let mut context = Self::open(root, IgnoreFile::default(), None)?;
-        context.is_image = true;
+        context.layers = Some(name);
         Ok(context)
+    }
+
+    /// As messages name it.
+    fn name(&self) -> String {
+        self.layers.clone().unwrap_or_else(|| format!("the build context {}", self.root.display()))
     }
 
     /// The context's folder.

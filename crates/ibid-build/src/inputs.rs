@@ -76,6 +76,18 @@ pub(crate) fn source_layers<'a>(
     }
 }
 
+/// What people call a source.
+pub(crate) fn source_name(from: &CopyFrom, request: &Request) -> String {
+    match from {
+        CopyFrom::Context => "context".to_owned(),
+        CopyFrom::Stage(index) => {
+            let name = request.plan.stages[*index].name.clone();
+            format!("stage `{}`", name.unwrap_or_else(|| index.to_string()))
+        }
+        CopyFrom::Image(name) => format!("image `{name}`"),
+    }
+}
+
 /// What is kept of a step for the next build's explanations.
 pub(crate) fn traced(
     step: &Step,

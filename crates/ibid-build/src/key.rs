@@ -6,7 +6,7 @@ use ibid_core::image::ContainerConfig;
 use ibid_core::plan::{CacheBase, Copy, Network, Permissions, Run};
 
 /// Raised when a step's meaning or the rules for its layer change, so that old results are not used.
-const RULES_VERSION: &str = "2";
+const RULES_VERSION: &str = "3";
 
 /// By which rules layers are made.
 #[derive(Debug, Clone, Copy)]

@@ -239,18 +239,6 @@ impl Preparation<'_> {
         Ok(topmost.map(|metadata| metadata.mode() & 0o7777))
     }
 
-    /// What people call a source.
-    fn name_of(&self, from: &CopyFrom) -> String {
-        match from {
-            CopyFrom::Context => "context".to_owned(),
-            CopyFrom::Stage(index) => {
-                let name = self.site.request.plan.stages[*index].name.clone();
-                format!("stage `{}`", name.unwrap_or_else(|| index.to_string()))
-            }
-            CopyFrom::Image(name) => format!("image `{name}`"),
-        }
-    }
-
     /// The path on this machine that a bind mount shows.
     fn bind_source(
         &self,
@@ -286,7 +274,7 @@ impl Preparation<'_> {
             return Ok(layer);
         }
         let draft = store.draft_layer()?;
-        copy::into_folder(store, request.context, selection, draft.upper(), CONTENT, true)?;
+        copy::into_folder(request.context, selection, draft.upper(), CONTENT, true)?;
         let rules = CommitRules { epoch: request.epoch, ..CommitRules::default() };
         let layer = draft.commit(&rules)?.expect("the folder of the content is in the layer");
         crate::build::put_cached_step(store, &key, &CachedStep { layer: Some(layer) })?;
@@ -342,7 +330,7 @@ impl Preparation<'_> {
         let found = match rustix::fs::openat2(&opened, path, flags, Mode::empty(), resolve) {
             Ok(found) => found,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                let from = self.name_of(from);
+                let from = inputs::source_name(from, self.site.request);
                 return Err(Error::NoSource { path: shown.to_owned(), from }.into());
             }
             Err(errno) => return Err(failed(errno).into()),
@@ -400,15 +388,9 @@ impl Preparation<'_> {
             match folder.find_mount(self.site.store, name) {
                 Ok(Some((layer, permissions))) => {
                     if let Some(layer) = layer {
-                        let files = Context::open_image(&self.site.store.layer_tree(&layer))?;
-                        copy::into_folder(
-                            self.site.store,
-                            &files,
-                            &files.select_path(".")?,
-                            tree,
-                            "",
-                            false,
-                        )?;
+                        let files =
+                            Context::of_layers(&self.site.store.layer_tree(&layer), "the cache".to_owned())?;
+                        copy::into_folder(&files, &files.select_path(".")?, tree, "", false)?;
                     }
                     own(tree, permissions)?;
                     return Ok(true);
@@ -434,10 +416,14 @@ impl Preparation<'_> {
         let source = self.resolve(&root, Path::new(path), path, from)?;
         let metadata = std::fs::metadata(&source).map_err(io("look at", &source))?;
         if !metadata.is_dir() {
-            return Err(Error::NoFolder { path: path.clone(), from: self.name_of(from) }.into());
+            return Err(Error::NoFolder {
+                path: path.clone(),
+                from: inputs::source_name(from, self.site.request),
+            }
+            .into());
         }
-        let files = Context::open_image(&source)?;
-        copy::into_folder(self.site.store, &files, &files.select_path(".")?, tree, "", false)?;
+        let files = Context::of_layers(&source, inputs::source_name(from, self.site.request))?;
+        copy::into_folder(&files, &files.select_path(".")?, tree, "", false)?;
         let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
         Ok(own(tree, Permissions { uid, gid, mode })?)
     }

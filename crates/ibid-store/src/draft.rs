@@ -1,5 +1,6 @@
 //! A layer in the making, and a run's scratch folder.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use crate::layers::open_tree;
 use crate::pack::pack;
 use crate::scan::scan;
 use crate::staging::{self, StagedFolder};
-use crate::{Error, Result, Store};
+use crate::{Error, Kind, Result, Store};
 
 /// How a draft becomes a layer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct CommitRules {
     /// Folders and files that were made only to mount something there, and the folders above them that were made for
     /// that, as absolute paths of the container without links. Those that are still empty are left out.
     pub mount_points: Vec<PathBuf>,
+    /// Empty files that stand for devices, where nobody may make one: what they are, by path.
+    pub devices: BTreeMap<Vec<u8>, Kind>,
 }
 
 /// A folder under `tmp/` whose `upper` becomes a layer. Removed when dropped without [`LayerDraft::commit`].

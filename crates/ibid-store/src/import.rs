@@ -9,6 +9,7 @@
 //!
 //! Nothing is visible before all of the archive was read and its digest is known.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -35,6 +36,15 @@ const ENTRIES_BYTES_MAX: usize = 1 << 30;
 /// What an entry takes beside them, about.
 const ENTRY_BYTES: usize = 400;
 
+/// An unpacked archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedArchive {
+    /// What it became.
+    pub layer: DiffId,
+    /// Paths of folders that it does not list, but has entries in.
+    pub implied_folders: BTreeSet<Vec<u8>>,
+}
+
 impl Store {
     /// Unpacks an uncompressed tar archive and publishes it as a layer. Returns the digest of the archive's bytes, all
     /// of them up to the end of the stream.
@@ -43,20 +53,26 @@ impl Store {
     /// and the like are refused; links within the layer are followed within it; of entries with the same path the last
     /// counts. [`Store::write_layer_tar`] gives the same bytes again.
     pub fn import_layer(&self, tar: impl Read) -> Result<DiffId> {
+        Ok(self.import_archive(tar)?.layer)
+    }
+
+    /// The same for an archive that is no layer, of which something is copied on: it matters then which folders the
+    /// archive itself lists.
+    pub fn import_archive(&self, tar: impl Read) -> Result<ImportedArchive> {
         let draft = StagedFolder::new(&self.tmp())?;
         make_layer_folder(&draft)?;
-        let layer = draft.path().join("layer");
-        let stream = TarStream::new(tar, SplitWriter::new(&layer)?);
-        let (diff_id, manifest) = with_unpacker(&layer, |unpacker| {
+        let folder = draft.path().join("layer");
+        let stream = TarStream::new(tar, SplitWriter::new(&folder)?);
+        let (layer, manifest, implied_folders) = with_unpacker(&folder, |unpacker| {
             let memory = Memory { bytes_left: ENTRIES_BYTES_MAX };
             let mut import = Import { stream, state: LayerState::default(), contents: 0, memory, unpacker };
             while let Some(header) = import.stream.next()? {
                 import.entry(header)?;
             }
-            import.finish(&layer)
+            import.finish(&folder)
         })?;
-        self.publish_layer(draft, &manifest, diff_id)?;
-        Ok(diff_id)
+        self.publish_layer(draft, &manifest, layer)?;
+        Ok(ImportedArchive { layer, implied_folders })
     }
 }
 
@@ -141,6 +157,7 @@ impl<R: Read> Import<'_, '_, R> {
             xattrs: header.xattrs.into_iter().filter(|(name, _)| travels(name)).collect(),
             content: None,
             names: 0,
+            is_implied: false,
         };
         match header.file_type {
             TarType::Folder => {
@@ -224,8 +241,9 @@ impl<R: Read> Import<'_, '_, R> {
         Ok(())
     }
 
-    fn finish(self, layer: &Path) -> Result<(DiffId, crate::Manifest)> {
+    fn finish(self, layer: &Path) -> Result<(DiffId, crate::Manifest, BTreeSet<Vec<u8>>)> {
         self.unpacker.finish(&self.state)?;
+        let implied_folders = self.state.implied_folders();
         let (digest, split) = self.stream.finish()?;
         let (manifest, contents) = self.state.finish();
         let mut places = vec![Place::Shadowed; self.contents];
@@ -233,7 +251,7 @@ impl<R: Read> Import<'_, '_, R> {
             places[number] = Place::Tree(path);
         }
         split.finish(layer, &places)?;
-        Ok((DiffId(digest), manifest))
+        Ok((DiffId(digest), manifest, implied_folders))
     }
 }
 

@@ -65,6 +65,7 @@ pub use compress::Compression;
 pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};
+pub use import::ImportedArchive;
 pub use manifest::{Entry, Kind, Manifest};
 pub use merged::{Found, MergedView, Place};
 pub use mounts::{CacheMount, CacheMounts};

@@ -1,7 +1,7 @@
 //! The state of a layer while its archive is unpacked: what is at each path so far. Every decision about a hostile
 //! archive is made here, on names alone; the disk only follows.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use crate::header::{OPAQUE_NAME, WHITEOUT_PREFIX};
@@ -84,10 +84,12 @@ pub(crate) struct Inode {
     pub(crate) content: Option<usize>,
     /// How many paths it has; [`LayerState`] counts.
     pub(crate) names: usize,
+    /// A folder that the archive does not list, but has entries in.
+    pub(crate) is_implied: bool,
 }
 
 impl Inode {
-    /// A folder that the archive does not list, but has entries in.
+    /// See [`Inode::is_implied`].
     fn implied_folder(opaque: bool) -> Self {
         Self {
             kind: Kind::Folder { opaque },
@@ -98,6 +100,7 @@ impl Inode {
             xattrs: BTreeMap::new(),
             content: None,
             names: 0,
+            is_implied: true,
         }
     }
 
@@ -281,13 +284,19 @@ impl LayerState {
         inodes.filter(|(_, inode)| inode.is_folder())
     }
 
+    /// Paths of folders that the archive does not list, but has entries in.
+    pub(crate) fn implied_folders(&self) -> BTreeSet<Vec<u8>> {
+        let implied = self.folders().filter(|(_, inode)| inode.is_implied);
+        implied.map(|(path, _)| path.to_vec()).collect()
+    }
+
     /// The list of what the layer holds, and where in the tree each content is found by its number.
     pub(crate) fn finish(self) -> (Manifest, Vec<(usize, Vec<u8>)>) {
         let mut owners: Vec<Option<usize>> = vec![None; self.inodes.len()];
         let mut entries: Vec<Entry> = Vec::with_capacity(self.paths.len());
         let mut contents = Vec::new();
         for (LayerPath(path), index) in self.paths {
-            let Inode { kind, mode, uid, gid, mtime, xattrs, content, names: _ } = self.inodes[index].clone();
+            let Inode { kind, mode, uid, gid, mtime, xattrs, content, .. } = self.inodes[index].clone();
             let kind = match owners[index] {
                 Some(owner) => Kind::HardLink { owner: entries[owner].path.clone() },
                 None => {

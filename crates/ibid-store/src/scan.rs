@@ -243,7 +243,10 @@ impl Scan<'_> {
                 let Some(size) = size else {
                     return remove_at(folder.as_fd(), name, &shown());
                 };
-                Kind::File { size }
+                match self.rules.devices.get(&path).filter(|_| size == 0) {
+                    Some(device) => device.clone(),
+                    None => Kind::File { size },
+                }
             }
             FileType::Directory => {
                 level.folders.push(path.clone());

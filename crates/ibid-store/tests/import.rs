@@ -136,6 +136,23 @@ fn check_refused(archive_bytes: Vec<u8>, expected: &str) {
 }
 
 #[test]
+fn folders_that_an_archive_does_not_list_are_told() {
+    let (_folder, store) = test_store();
+    let bytes = Archive::default()
+        .folder("listed")
+        .file("listed/implied/x", "1")
+        .file("implied/then-listed/x", "2")
+        .folder("implied/then-listed")
+        .symlink("link", "listed")
+        .file("link/through/x", "3")
+        .end();
+    let archive = store.import_archive(bytes.as_slice()).unwrap();
+    assert_eq!(archive.layer, DiffId(Digest::of(&bytes)));
+    let implied: Vec<_> = archive.implied_folders.iter().map(|path| String::from_utf8_lossy(path)).collect();
+    assert_eq!(implied, ["implied", "listed/implied", "listed/through"]);
+}
+
+#[test]
 fn what_is_sound_is_unpacked() {
     if !needs_root() {
         return;

@@ -119,6 +119,38 @@ fn folders(root: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
+fn empty_files_can_stand_for_devices() {
+    if !needs_root() {
+        return;
+    }
+    let (_folder, store) = test_store();
+    let commit = |stand_in: bool| {
+        let draft = store.draft_layer().unwrap();
+        let mut rules = rules();
+        for (name, minor) in [("null", 3), ("zero", 5)] {
+            let path = draft.upper().join(name);
+            if stand_in {
+                fs::write(&path, "").unwrap();
+                let kind = Kind::CharacterDevice { major: 1, minor };
+                rules.devices.insert(name.as_bytes().to_vec(), kind);
+            } else {
+                node(&path, FileType::CharacterDevice, 1, minor);
+            }
+            dress(&path, Some(0o666), 0, 5, 7);
+        }
+        fs::hard_link(draft.upper().join("null"), draft.upper().join("second")).unwrap();
+        // What is not empty is what it is.
+        fs::write(draft.upper().join("file"), "content").unwrap();
+        dress(&draft.upper().join("file"), Some(0o644), 0, 0, 7);
+        rules.devices.insert(b"file".to_vec(), Kind::CharacterDevice { major: 1, minor: 3 });
+        draft.commit(&rules).unwrap().unwrap()
+    };
+    let layer = commit(true);
+    assert_eq!(layer, commit(false));
+    assert_eq!(DiffId(Digest::of(&archive(&store, &layer))), layer);
+}
+
+#[test]
 fn the_bytes_of_a_layer_are_pinned() {
     if !needs_root() {
         return;

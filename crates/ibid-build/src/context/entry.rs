@@ -94,11 +94,6 @@ impl Entry {
         &self.path
     }
 
-    /// What the names of one file have in common.
-    pub(crate) fn identity(&self) -> (u64, u64) {
-        (self.stamp.device, self.stamp.inode)
-    }
-
     pub(super) fn stamp(&self) -> Stamp {
         self.stamp
     }

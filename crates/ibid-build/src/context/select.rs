@@ -225,7 +225,7 @@ fn entry(context: &Context, path: &[u8]) -> Result<Option<Entry>, Error> {
 fn source(context: &Context, pattern: &str, name: &[u8], path: &[u8]) -> Result<Option<Source>, Error> {
     let what = match held(context, path)? {
         Held::Nothing => return Ok(None),
-        Held::Single(entry) if entry.kind == Kind::Special && !context.is_image => {
+        Held::Single(entry) if entry.kind == Kind::Special && context.layers.is_none() => {
             return Err(Error::Special { pattern: pattern.to_owned() });
         }
         Held::Single(entry) => What::Single(Arc::new(entry)),
@@ -262,7 +262,7 @@ fn missing(context: &Context, pattern: &str, path: &[u8]) -> Error {
         (true, Some(line)) => {
             Error::Ignored { pattern: pattern.to_owned(), file: context.rules.name.clone(), line }
         }
-        _ => Error::Missing { pattern: pattern.to_owned(), root: context.root.clone() },
+        _ => Error::Missing { pattern: pattern.to_owned(), place: context.name() },
     }
 }
 
