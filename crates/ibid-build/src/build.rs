@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use ibid_core::digest::{DiffId, Digest};
 use ibid_core::image::{History, ImageConfig, RootFs, host_architecture};
-use ibid_core::plan::{Action, Base, Copy, CopyFrom, Lines, Plan, Stage, Step};
+use ibid_core::plan::{Action, Base, CopyFrom, Lines, Plan, Stage, Step};
 use ibid_core::time::rfc3339;
 use ibid_sandbox::trust::HostTrust;
 use ibid_store::{CacheMounts, CommitRules, MergedView, Store};
@@ -576,19 +576,21 @@ impl Performance<'_> {
             }
             Action::Copy(copy) => {
                 let draft = store.draft_layer()?;
+                let layers = if copy.link { &[] } else { state.layers.as_slice() };
                 let owner = match &copy.chown {
-                    Some(text) => Some(run_step::owner(store, text, &state.layers)?),
+                    Some(text) => Some(run_step::owner(store, text, layers)?),
                     None => None,
                 };
-                let place = copy::Place { store, layers: &state.layers, draft: &draft };
+                let place = copy::Place { store, layers, draft: &draft };
                 let devices = match inputs::source_layers(&copy.from, request, stages) {
                     None => copy::from_context(place, copy, request.context, &selections[0], owner)?,
-                    Some(layers) => {
+                    Some(source) => {
                         let name = format!("the {}", inputs::source_name(&copy.from, request));
-                        copy::from_layers(place, copy, name, layers, owner)?
+                        copy::from_layers(place, copy, name, source, owner)?
                     }
                 };
-                Ok(draft.commit(&CommitRules { devices: devices.into_commit(), ..rules })?)
+                let lowers = store.layer_trees(layers);
+                Ok(draft.commit(&CommitRules { lowers, devices: devices.into_commit(), ..rules })?)
             }
         }
     }
@@ -650,9 +652,12 @@ pub fn built_environment(store: &Store, request: &Request) -> Result<Option<Dige
 pub fn context_files(request: &Request) -> Result<BTreeMap<String, String>, Error> {
     let mut files = BTreeMap::new();
     for step in request.plan.stages.iter().flat_map(|stage| &stage.steps) {
-        let Action::Copy(Copy { from: CopyFrom::Context, sources, .. }) = &step.action else { continue };
+        let Action::Copy(copy) = &step.action else { continue };
+        if copy.from != CopyFrom::Context {
+            continue;
+        }
         let at = |error: context::Error| Error::Step { lines: step.lines, kind: Box::new(error.into()) };
-        let selection = request.context.select(sources).map_err(at)?;
+        let selection = request.context.select_copied(copy).map_err(at)?;
         for (path, identity) in request.context.identities(&selection).map_err(at)? {
             files.insert(path.display().to_string(), identity);
         }

@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ibid_core::digest::{Digest, Hasher};
 use ibid_core::dockerignore::Ignore;
+use ibid_core::plan::{Copy, CopySource};
 
 pub(crate) use entry::ContentReader;
 pub use entry::{Entry, Kind};
@@ -184,8 +185,23 @@ impl Context {
     /// all of it.
     pub fn select<S: AsRef<str>>(&self, sources: &[S]) -> Result<Selection, Error> {
         let mut selection = Selection::default();
-        for pattern in sources {
-            select::expand(self, pattern.as_ref(), &mut selection)?;
+        for (number, pattern) in sources.iter().enumerate() {
+            select::expand(self, pattern.as_ref(), number, &Ignore::default(), &mut selection)?;
+        }
+        Ok(selection)
+    }
+
+    /// Finds the sources of an instruction that are here.
+    pub fn select_copied(&self, copy: &Copy) -> Result<Selection, Error> {
+        let exclude = Ignore::of_patterns(&copy.exclude).expect("a plan holds patterns that were read");
+        let mut selection = Selection::default();
+        for (number, source) in copy.sources.iter().enumerate() {
+            match source {
+                CopySource::Path(path) => select::expand(self, path, number, &exclude, &mut selection)?,
+                CopySource::Below { folder, pattern } => {
+                    select::expand_below(self, folder, pattern, number, &exclude, &mut selection)?;
+                }
+            }
         }
         Ok(selection)
     }
@@ -193,7 +209,7 @@ impl Context {
     /// Finds one path, whatever characters it holds; `.` and the empty path are all of the context.
     pub fn select_path(&self, path: &str) -> Result<Selection, Error> {
         let mut selection = Selection::default();
-        select::exact(self, path, &mut selection)?;
+        select::exact(self, path, 0, &Ignore::default(), &mut selection)?;
         Ok(selection)
     }
 

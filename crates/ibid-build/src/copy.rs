@@ -64,7 +64,7 @@ pub enum Error {
         /// What was to be written.
         wanted: &'static str,
     },
-    /// Several sources for a destination that is no folder.
+    /// Several sources, and not only folders, for a destination that is no folder.
     #[error("the destination `{0}` must be a folder, since there are several sources; end it with `/`")]
     SeveralSources(String),
     /// An archive would delete a file of the image.
@@ -183,7 +183,7 @@ pub(crate) fn from_layers(
         }
     };
     let from = Context::of_layers(&root, name)?;
-    let selection = from.select(&copy.sources)?;
+    let selection = from.select_copied(copy)?;
     let source = Source {
         from: &from,
         metadata: Metadata::Kept(&known_devices),
@@ -245,8 +245,9 @@ fn write(
     let mut target = Target::open(&view.root)?;
     let mut devices = Devices::default();
     let mut writer = Writer::new(&mut target, made_owner);
+    let has_files = !copy.inline.is_empty() || selection.sources.iter().any(|item| !item.is_folder());
     let is_several = selection.sources.len() + copy.inline.len() > 1;
-    if is_several && !Destination::find(&mut writer, &copy.dest)?.is_folder {
+    if is_several && has_files && !Destination::find(&mut writer, &copy.dest)?.is_folder {
         return Err(Error::SeveralSources(copy.dest.clone()));
     }
     for item in &selection.sources {

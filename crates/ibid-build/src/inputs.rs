@@ -45,7 +45,7 @@ impl Inputs {
             Action::Config => return Ok(None),
             Action::Workdir { path, user } => key::workdir(path, user, layers, rules),
             Action::Copy(copy) => {
-                let content = content(&copy.from, &|context| context.select(&copy.sources))?;
+                let content = content(&copy.from, &|context| context.select_copied(copy))?;
                 key::copy(copy, &content, layers, rules)
             }
             Action::Run(run) => {

@@ -3,7 +3,7 @@
 
 use ibid_core::digest::{DiffId, Digest, Hasher};
 use ibid_core::image::ContainerConfig;
-use ibid_core::plan::{CacheBase, Copy, Network, Permissions, Run};
+use ibid_core::plan::{CacheBase, Copy, CopySource, Network, Permissions, Run};
 
 /// Raised when a step's meaning or the rules for its layer change, so that old results are not used.
 const RULES_VERSION: &str = "3";
@@ -120,13 +120,26 @@ pub(crate) fn mounted_context(content: &Digest, epoch: i64) -> Digest {
     key.finish().digest
 }
 
-/// A `COPY` or `ADD` over `layers`, of sources with the given content.
+/// A `COPY` or `ADD` over `layers`, of sources with the given content. With `--link` the layers are no part of it.
 pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], rules: Rules) -> Key {
     let mut key = KeyHasher::new("copy", rules);
-    key.layers(layers);
+    if copy.link {
+        key.field("link", "yes");
+    } else {
+        key.layers(layers);
+    }
     key.field("content", &content.to_string());
     for source in &copy.sources {
-        key.field("source", source);
+        match source {
+            CopySource::Path(path) => key.field("source", path),
+            CopySource::Below { folder, pattern } => {
+                key.field("source", folder);
+                key.field("pattern", pattern);
+            }
+        }
+    }
+    for pattern in &copy.exclude {
+        key.field("exclude", pattern);
     }
     for file in &copy.inline {
         key.field("inline", &file.name);

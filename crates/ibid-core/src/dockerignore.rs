@@ -78,22 +78,39 @@ impl Ignore {
             if bytes.len() >= LINE_BYTES_MAX {
                 return Err(malformed(format!("longer than {LINE_BYTES_MAX} bytes")));
             }
-            let Some(pattern) = normalised(bytes) else { continue };
-            let (exception, pattern) = match pattern.strip_prefix(b"!") {
-                Some(b"") => return Err(malformed("nothing follows the `!`".to_owned())),
-                Some(rest) => (true, rest),
-                None => (false, pattern.as_slice()),
-            };
-            Glob::parse(pattern).map_err(|invalid: InvalidGlob| malformed(invalid.to_string()))?;
-            let matcher = Matcher::new(pattern).map_err(|reason| malformed(reason.to_owned()))?;
-            rules.push(Rule { line, text: trim(bytes).into(), exception, matcher });
-            patterns.push(pattern.to_vec());
+            if !bytes.starts_with(b"#")
+                && let Some((rule, pattern)) = rule(line, bytes).map_err(malformed)?
+            {
+                rules.push(rule);
+                patterns.push(pattern);
+            }
         }
+        Ok(Self::of_rules(rules, &patterns))
+    }
+
+    /// The same of patterns by themselves, such as those of `COPY --exclude`: the lines of rules are their numbers,
+    /// counted from 1, and `#` starts no comment.
+    pub fn of_patterns<S: AsRef<str>>(given: &[S]) -> Result<Self, MalformedPattern> {
+        let mut rules = Vec::new();
+        let mut patterns = Vec::new();
+        for (line, text) in (1..).zip(given) {
+            let text = text.as_ref();
+            let malformed = |reason| MalformedPattern { line, pattern: text.to_owned(), reason };
+            if let Some((rule, pattern)) = rule(line, text.as_bytes()).map_err(malformed)? {
+                rules.push(rule);
+                patterns.push(pattern);
+            }
+        }
+        Ok(Self::of_rules(rules, &patterns))
+    }
+
+    /// Of rules with the same pattern, only the last one counts.
+    fn of_rules(mut rules: Vec<Rule>, patterns: &[Vec<u8>]) -> Self {
         let mut seen = HashSet::new();
         let is_last: Vec<bool> = patterns.iter().rev().map(|pattern| seen.insert(pattern)).collect();
         let mut is_last = is_last.into_iter().rev();
         rules.retain(|_| is_last.next().unwrap_or(true));
-        Ok(Self { exceptions: Exceptions::new(&rules), index: Index::new(&rules), rules })
+        Self { exceptions: Exceptions::new(&rules), index: Index::new(&rules), rules }
     }
 
     /// Whether there is no rule at all.
@@ -144,11 +161,22 @@ impl Ignore {
     }
 }
 
-/// A line as Docker hands it to the matcher; none for a comment or a blank line.
+/// A rule and its pattern; none for a blank text. The error says why the text is no pattern.
+fn rule(line: usize, text: &[u8]) -> Result<Option<(Rule, Vec<u8>)>, String> {
+    let Some(pattern) = normalised(text) else { return Ok(None) };
+    let (exception, pattern) = match pattern.strip_prefix(b"!") {
+        Some(b"") => return Err("nothing follows the `!`".to_owned()),
+        Some(rest) => (true, rest),
+        None => (false, pattern.as_slice()),
+    };
+    Glob::parse(pattern).map_err(|invalid: InvalidGlob| invalid.to_string())?;
+    let matcher = Matcher::new(pattern).map_err(str::to_owned)?;
+    let rule = Rule { line, text: trim(text).into(), exception, matcher };
+    Ok(Some((rule, pattern.to_vec())))
+}
+
+/// A pattern as Docker hands it to the matcher; none for a blank one.
 fn normalised(line: &[u8]) -> Option<Vec<u8>> {
-    if line.starts_with(b"#") {
-        return None;
-    }
     let line = trim(line);
     let (exception, rest) = match line.strip_prefix(b"!") {
         Some(rest) => (true, trim(rest)),

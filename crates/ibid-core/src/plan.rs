@@ -294,9 +294,8 @@ pub const SCRIPT_FOLDER: &str = "/dev/pipes";
 pub struct Copy {
     /// Where the sources are found.
     pub from: CopyFrom,
-    /// Source paths or patterns, relative to the root of [`Self::from`], cleaned of `.` and `..`; `""`
-    /// or `.` is the whole of it.
-    pub sources: Vec<String>,
+    /// What is copied, in this order: a later one wins.
+    pub sources: Vec<CopySource>,
     /// Files given in the Dockerfile itself by heredoc.
     pub inline: Vec<InlineFile>,
     /// Absolute path in the image. A trailing `/` means a folder.
@@ -305,8 +304,28 @@ pub struct Copy {
     pub chown: Option<String>,
     /// What becomes of the permission bits of every file and folder.
     pub chmod: Option<ModeChange>,
-    /// True for `ADD`: local tar archives are extracted.
+    /// Patterns, as in an ignore file, of what is left out: relative to a source that is a folder, or the name of one
+    /// that is none.
+    pub exclude: Vec<String>,
+    /// True for `ADD`, unless it says otherwise: local tar archives are extracted.
     pub extract: bool,
+    /// The layer is made by itself: nothing of the layers below is met.
+    pub link: bool,
+}
+
+/// One source of a copy. Paths are relative to the root of [`Copy::from`] and clean: without `.`, `..` and doubled
+/// slashes; `.` is the whole of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopySource {
+    /// A path, or a pattern of `filepath.Match`.
+    Path(String),
+    /// What a pattern of an ignore file means in a folder, with the folders that it is in: `COPY --parents`.
+    Below {
+        /// The folder, or a pattern of folders.
+        folder: String,
+        /// The pattern.
+        pattern: String,
+    },
 }
 
 /// Where `COPY` and mounts find their sources.

@@ -6,7 +6,7 @@ use ibid_core::dockerfile::check::{self, Facts, Finding, Settings};
 use ibid_core::dockerfile::{self, ErrorKind, PlanOptions};
 use ibid_core::dockerignore::Ignore;
 use ibid_core::image::ContainerConfig;
-use ibid_core::plan::{Action, Base, CopyFrom, Mount, Plan};
+use ibid_core::plan::{Action, Base, CopyFrom, CopySource, Mount, Plan};
 use proptest::prelude::*;
 
 fn options() -> PlanOptions {
@@ -108,9 +108,13 @@ fn check_plan(plan: &Plan, lines_count: usize) {
                         assert!(from < index);
                     }
                     assert!(!copy.sources.is_empty() || !copy.inline.is_empty());
-                    assert!(
-                        copy.sources.iter().all(|source| source == "." || is_clean(&format!("/{source}")))
-                    );
+                    for source in &copy.sources {
+                        let paths = match source {
+                            CopySource::Path(path) => vec![path],
+                            CopySource::Below { folder, pattern } => vec![folder, pattern],
+                        };
+                        assert!(paths.iter().all(|path| *path == "." || is_clean(&format!("/{path}"))));
+                    }
                     assert!(is_clean(copy.dest.strip_suffix('/').unwrap_or(&copy.dest)));
                     assert!(copy.chmod.as_ref().is_none_or(|change| change.apply(0o644, false) <= 0o7777));
                     assert!(copy.inline.iter().all(|file| !file.name.contains('/') && file.name != ".."));
@@ -207,6 +211,10 @@ const PIECES: &[&str] = &[
     "--chown=1:2 ",
     "--chmod=755 ",
     "--chmod=u=rwX,+t ",
+    "--parents ",
+    "--link ",
+    "--exclude=**/*.o ",
+    "/./",
     "--platform=linux/amd64 ",
     "--interval=5s ",
     "-- ",

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use ibid_core::dockerfile::{self, Error, PlanOptions};
 use ibid_core::image::ContainerConfig;
-use ibid_core::plan::{Action, Base, Copy, CopyFrom, Lines, Network, Plan, Run};
+use ibid_core::plan::{Action, Base, Copy, CopyFrom, CopySource, Lines, Network, Plan, Run};
 
 #[test]
 fn plans_are_as_written_down() {
@@ -177,10 +177,15 @@ fn write_run(out: &mut String, run: &Run) {
 }
 
 fn write_copy(out: &mut String, copy: &Copy) {
-    let Copy { from, sources, inline, dest, chown, chmod, extract } = copy;
+    let Copy { from, sources, inline, dest, chown, chmod, exclude, extract, link } = copy;
+    let sources: Vec<String> = sources.iter().map(shown_source).collect();
     let from = origin(from);
     let extract = if *extract { ", extracting" } else { "" };
-    line(out, 2, &format!("copy {sources:?} of {from} to {dest}{extract}"));
+    let link = if *link { ", by itself" } else { "" };
+    line(out, 2, &format!("copy {sources:?} of {from} to {dest}{extract}{link}"));
+    if !exclude.is_empty() {
+        line(out, 2, &format!("without {exclude:?}"));
+    }
     for file in inline {
         line(out, 2, &format!("file {} {:?}", file.name, file.content));
     }
@@ -197,6 +202,13 @@ fn origin(from: &CopyFrom) -> String {
         CopyFrom::Context => "the context".to_owned(),
         CopyFrom::Stage(stage) => format!("stage {stage}"),
         CopyFrom::Image(image) => format!("image {image}"),
+    }
+}
+
+fn shown_source(source: &CopySource) -> String {
+    match source {
+        CopySource::Path(path) => path.clone(),
+        CopySource::Below { folder, pattern } => format!("{folder} : {pattern}"),
     }
 }
 

@@ -296,6 +296,92 @@ fn what_comes_from_other_layers_is_kept_whole() {
 }
 
 #[test]
+fn patterns_leave_out_and_parents_are_kept() {
+    if !can_copy() {
+        return;
+    }
+    let project = project("");
+    check(
+        &project,
+        "COPY --exclude=*.md --exclude=keep d /d\nCOPY --exclude=*.txt f g.txt /f/",
+        &[
+            ("d", "folder 755 0:0"),
+            ("d/x", "file 644 0:0 \"x\""),
+            ("f", "folder 755 0:0"),
+            ("f/f", "file 644 0:0 \"f\""),
+        ],
+    );
+    check(
+        &project,
+        "COPY --parents --chown=1:2 deep/a/./**/*.txt ./d/keep f /p/",
+        &[
+            ("p", "folder 755 1:2"),
+            ("p/b", "folder 755 1:2"),
+            ("p/b/c.txt", "file 644 1:2 \"c\""),
+            ("p/d", "folder 755 1:2"),
+            ("p/d/keep", "folder 755 1:2"),
+            ("p/d/keep/y", "file 644 1:2 \"y\""),
+            ("p/e.txt", "file 644 1:2 \"e\""),
+            ("p/f", "file 644 1:2 \"f\""),
+        ],
+    );
+    check(
+        &project,
+        "COPY --parents --from=full --exclude=**/t* /./s/sub /s/link /s/t* /p",
+        &[
+            ("p", "folder 755 0:0"),
+            ("p/s", "folder 1777 3:4"),
+            ("p/s/link", "link 3:4 one"),
+            ("p/s/sub", "folder 2755 3:4"),
+        ],
+    );
+    project.file("Dockerfile", "FROM scratch\nCOPY --parents deep/none /p/\n");
+    let message = build(&project).expect_err("nothing is there");
+    assert!(message.contains("`deep/none` is not in the build context"), "{message}");
+}
+
+#[test]
+fn a_linked_layer_is_made_by_itself_and_stays_when_what_is_below_changes() {
+    if !can_copy() {
+        return;
+    }
+    let project = project("");
+    // The destination's folders are the layer's own: links are not followed, modes are not those below.
+    check(
+        &project,
+        "ADD base.tar /\nCOPY --link f /lnk/new\nCOPY --link --chown=5 d/x /dir/",
+        &[
+            ("climb", "link 3:4 ../../../real"),
+            ("dir", "folder 755 5:5"),
+            ("dir/in", "file 644 3:4 \"in\""),
+            ("dir/x", "file 644 5:5 \"x\""),
+            ("file", "file 600 3:4 \"file\""),
+            ("flnk", "link 3:4 file"),
+            ("lnk", "folder 755 0:0"),
+            ("lnk/new", "file 644 0:0 \"f\""),
+            ("nowhere", "link 3:4 /made/by/copy"),
+            ("real", "folder 750 3:4"),
+            ("real/old", "file 644 3:4 \"old\""),
+        ],
+    );
+    let cached = |steps: &str| {
+        project.file("Dockerfile", &format!("{STAGES}{steps}\n"));
+        let output = project.ibid(&["build", "--explain"]);
+        let narration = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{narration}");
+        let lines = narration.lines().filter(|line| line.contains("] COPY"));
+        lines.map(|line| line.ends_with(" cached")).collect::<Vec<_>>()
+    };
+    assert_eq!(cached("COPY f /other\nCOPY --link f /lnk/new\nCOPY d/x /dir/"), [false, true, false]);
+    assert_eq!(cached("COPY g.txt /other\nCOPY --link f /lnk/new\nCOPY d/x /dir/"), [false, true, false]);
+    project.file("f", "changed");
+    assert_eq!(cached("COPY g.txt /other\nCOPY --link f /lnk/new\nCOPY d/x /dir/"), [true, false, false]);
+    // Modes are changed in the usual way, over what is below, as in BuildKit.
+    assert_eq!(cached("COPY --link --chmod=600 f /m\nCOPY f /other"), [false, false]);
+    assert_eq!(cached("COPY f /first\nCOPY --link --chmod=600 f /m"), [false, false]);
+}
+
+#[test]
 fn heredocs_are_files() {
     if !can_copy() {
         return;

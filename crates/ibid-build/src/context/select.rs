@@ -7,13 +7,16 @@
 //! - A folder means what it holds; links inside it stay links.
 //! - Wildcards that match nothing copy nothing. A path that is not there is an error, and so is a folder
 //!   before the first wildcard.
+//! - `--exclude` leaves out what its patterns match inside a source, or a source by its name. `--parents` takes of a
+//!   folder what a pattern matches, through no link, with the folders that it is in.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ibid_core::dockerignore::Ignore;
 use ibid_core::glob::Glob;
 use rustix::fs::{AtFlags, OFlags, RawDir};
 use rustix::io::Errno;
@@ -36,6 +39,7 @@ pub struct Selection {
 /// One thing to copy.
 #[derive(Debug)]
 pub struct Source {
+    number: usize,
     name: Box<[u8]>,
     what: What,
 }
@@ -44,8 +48,17 @@ pub struct Source {
 enum What {
     /// A file, or another thing that is no folder.
     Single(Arc<Entry>),
-    /// A folder: the length of its own path with the `/`, and what it holds.
-    Folder(usize, Arc<Vec<Entry>>),
+    Folder(Folder),
+}
+
+#[derive(Debug)]
+struct Folder {
+    /// Length of its own path with the `/`.
+    skip: usize,
+    /// What it holds.
+    entries: Arc<Vec<Entry>>,
+    /// Positions of those that are copied; none means all.
+    kept: Option<Box<[usize]>>,
 }
 
 impl Selection {
@@ -71,7 +84,12 @@ impl Source {
     /// Whether this is a folder, whose content goes into the destination, or a single file, which goes to
     /// the destination itself or, when that is a folder, into it by [`Source::name`].
     pub fn is_folder(&self) -> bool {
-        matches!(self.what, What::Folder(..))
+        matches!(self.what, What::Folder(_))
+    }
+
+    /// Which source of the instruction it belongs to, counted from 0.
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// The last component of the path that the instruction names, links not followed.
@@ -82,32 +100,82 @@ impl Source {
     /// What to copy, folders before what they hold. Paths are relative to the destination folder; that of a
     /// single file is its name.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
-        let (single, skip, below) = match &self.what {
-            What::Single(entry) => (Some((&*self.name, &**entry)), 0, [].as_slice()),
-            What::Folder(skip, entries) => (None, *skip, entries.as_slice()),
+        let (single, skip, all, kept) = match &self.what {
+            What::Single(entry) => (Some((&*self.name, &**entry)), 0, [].as_slice(), None),
+            What::Folder(Folder { skip, entries, kept }) => {
+                (None, *skip, entries.as_slice(), kept.as_deref())
+            }
         };
-        single.into_iter().chain(below.iter().map(move |entry| (&entry.path_bytes()[skip..], entry)))
+        let count = kept.map_or(all.len(), <[usize]>::len);
+        let below = (0..count).map(move |position| &all[kept.map_or(position, |kept| kept[position])]);
+        single.into_iter().chain(below.map(move |entry| (&entry.path_bytes()[skip..], entry)))
+    }
+}
+
+impl Folder {
+    /// Keeps what `include` matches and `exclude` does not, and the folders that hold it.
+    fn filter(&mut self, include: Option<&Ignore>, exclude: &Ignore) {
+        if include.is_none() && exclude.is_empty() {
+            return;
+        }
+        let path = |entry: &'_ Entry| entry.path_bytes()[self.skip..].to_vec();
+        let mut needed: HashSet<Vec<u8>> = HashSet::new();
+        let mut kept = Vec::new();
+        // What a folder holds follows it.
+        for (position, entry) in self.entries.iter().enumerate().rev() {
+            let path = path(entry);
+            let is_wanted = include.is_none_or(|include| include.verdict(&path).ignored)
+                && !exclude.verdict(&path).ignored;
+            if is_wanted || needed.contains(&path) {
+                kept.push(position);
+                if let Some(slash) = path.iter().rposition(|byte| *byte == b'/') {
+                    needed.insert(path[..slash].to_vec());
+                }
+            }
+        }
+        kept.reverse();
+        self.kept = Some(kept.into());
     }
 }
 
 /// How many links a path may go through before they count as a circle.
 const LINKS_MAX: usize = 255;
 
-/// Adds what `path` is to `selection`.
-pub(super) fn exact(context: &Context, path: &str, selection: &mut Selection) -> Result<(), Error> {
+/// Adds what `path`, the source of that number, is to `selection`, less what `exclude` matches.
+pub(super) fn exact(
+    context: &Context,
+    path: &str,
+    number: usize,
+    exclude: &Ignore,
+    selection: &mut Selection,
+) -> Result<(), Error> {
     let components = components(path);
     let name = components.last().copied().unwrap_or_default();
     let resolved = resolve(context, path, &components)?;
-    let source = source(context, path, name, &resolved)?;
-    selection.sources.push(source.ok_or_else(|| missing(context, path, &resolved))?);
+    let found = source(context, path, number, name, &resolved)?;
+    let mut found = found.ok_or_else(|| missing(context, path, &resolved))?;
+    match &mut found.what {
+        What::Folder(folder) => folder.filter(None, exclude),
+        What::Single(_) if exclude.verdict(name).ignored => return Ok(()),
+        What::Single(_) => {}
+    }
+    selection.sources.push(found);
     Ok(())
 }
 
-/// Adds what `pattern` means to `selection`.
-pub(super) fn expand(context: &Context, pattern: &str, selection: &mut Selection) -> Result<(), Error> {
+/// Adds what `pattern`, the source of that number, means to `selection`, less what `exclude` matches.
+pub(super) fn expand(
+    context: &Context,
+    pattern: &str,
+    number: usize,
+    exclude: &Ignore,
+    selection: &mut Selection,
+) -> Result<(), Error> {
     let components = components(pattern);
     let first_wildcard = components.iter().position(|component| has_wildcard(component));
-    let Some(first_wildcard) = first_wildcard else { return exact(context, pattern, selection) };
+    let Some(first_wildcard) = first_wildcard else {
+        return exact(context, pattern, number, exclude, selection);
+    };
     let globs: Vec<Glob> = components[first_wildcard..]
         .iter()
         .map(|component| Glob::parse(component))
@@ -119,29 +187,71 @@ pub(super) fn expand(context: &Context, pattern: &str, selection: &mut Selection
     }
     let mut matches = Vec::new();
     match_below(context, &folder, &globs, &mut matches)?;
-    let before = selection.sources.len();
+    if matches.is_empty() {
+        selection.unmatched.push(pattern.to_owned());
+    }
     for path in matches {
         let components: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
         let name = components.last().copied().unwrap_or_default();
+        if exclude.verdict(name).ignored {
+            continue;
+        }
         let resolved = resolve(context, pattern, &components)?;
-        let source = match source(context, pattern, name, &resolved) {
+        let found = match source(context, pattern, number, name, &resolved) {
             Err(Error::Special { .. }) => {
                 selection.special.push(OsStr::from_bytes(&resolved).into());
                 continue;
             }
-            source => source?,
+            found => found?,
         };
-        match source {
-            Some(source) => selection.sources.push(source),
+        match found {
+            Some(mut found) => {
+                if let What::Folder(folder) = &mut found.what {
+                    folder.filter(None, exclude);
+                }
+                selection.sources.push(found);
+            }
             // A dropped folder that holds nothing kept is not there.
             None if resolved == path => {}
             // A link to what is not there; the name says which of the matches it is.
             None => return Err(missing(context, &String::from_utf8_lossy(&path), &resolved)),
         }
     }
-    if selection.sources.len() == before {
-        selection.unmatched.push(pattern.to_owned());
+    Ok(())
+}
+
+/// Adds what `pattern` matches in the folders that `folder` means.
+pub(super) fn expand_below(
+    context: &Context,
+    folder: &str,
+    pattern: &str,
+    number: usize,
+    exclude: &Ignore,
+    selection: &mut Selection,
+) -> Result<(), Error> {
+    let is_pattern = |text: &str| text.split('/').any(|component| has_wildcard(component.as_bytes()));
+    let include = match pattern {
+        "." => None,
+        pattern => Some(Ignore::of_patterns(&[pattern]).expect("a plan holds patterns that were read")),
+    };
+    let mut folders = Selection::default();
+    expand(context, folder, number, &Ignore::default(), &mut folders)?;
+    // Other matches have nothing below them.
+    folders.sources.retain(Source::is_folder);
+    let mut is_empty = true;
+    for source in &mut folders.sources {
+        if let What::Folder(folder) = &mut source.what {
+            folder.filter(include.as_ref(), &Ignore::default());
+            is_empty &= folder.kept.as_ref().is_some_and(|kept| kept.is_empty());
+            folder.filter(include.as_ref(), exclude);
+        }
     }
+    // Where nothing has to match, a path must be there.
+    if is_empty && !is_pattern(folder) && !is_pattern(pattern) {
+        let path = if folder == "." { pattern.to_owned() } else { format!("{folder}/{pattern}") };
+        return Err(missing(context, &path, path.as_bytes()));
+    }
+    selection.sources.append(&mut folders.sources);
     Ok(())
 }
 
@@ -222,17 +332,24 @@ fn entry(context: &Context, path: &[u8]) -> Result<Option<Entry>, Error> {
 }
 
 /// The resolved path as a source; none when the context does not hold it.
-fn source(context: &Context, pattern: &str, name: &[u8], path: &[u8]) -> Result<Option<Source>, Error> {
+fn source(
+    context: &Context,
+    pattern: &str,
+    number: usize,
+    name: &[u8],
+    path: &[u8],
+) -> Result<Option<Source>, Error> {
+    let folder = |skip, entries| What::Folder(Folder { skip, entries, kept: None });
     let what = match held(context, path)? {
         Held::Nothing => return Ok(None),
         Held::Single(entry) if entry.kind == Kind::Special && context.layers.is_none() => {
             return Err(Error::Special { pattern: pattern.to_owned() });
         }
         Held::Single(entry) => What::Single(Arc::new(entry)),
-        Held::Folder if path.is_empty() => What::Folder(0, context.folder(path)?),
-        Held::Folder => What::Folder(path.len() + 1, context.folder(path)?),
+        Held::Folder if path.is_empty() => folder(0, context.folder(path)?),
+        Held::Folder => folder(path.len() + 1, context.folder(path)?),
     };
-    Ok(Some(Source { name: name.into(), what }))
+    Ok(Some(Source { number, name: name.into(), what }))
 }
 
 enum Held {

@@ -3,6 +3,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use ibid_core::plan::CopyFrom;
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps};
 
 use super::*;
@@ -167,6 +168,102 @@ fn sources_mean_what_they_mean_to_docker() {
     check("*\n!dir/x.txt", &["linkdir"], "! `linkdir` is dropped from the build context by .dockerignore:1");
     check("*", &["."], "");
     check("*.txt", &["dir"], "lx->x.txt sub/ sub/y.txt=Y x.txt=X");
+}
+
+/// A copy with these flags; `folder : pattern` is a source of `--parents`.
+fn copied(sources: &[&str], exclude: &[&str]) -> Copy {
+    let source = |text: &&str| match text.split_once(" : ") {
+        Some((folder, pattern)) => {
+            CopySource::Below { folder: folder.to_owned(), pattern: pattern.to_owned() }
+        }
+        None => CopySource::Path((*text).to_owned()),
+    };
+    Copy {
+        from: CopyFrom::Context,
+        sources: sources.iter().map(source).collect(),
+        inline: Vec::new(),
+        dest: "/".to_owned(),
+        chown: None,
+        chmod: None,
+        exclude: exclude.iter().map(|&pattern| pattern.to_owned()).collect(),
+        extract: false,
+        link: false,
+    }
+}
+
+#[test]
+fn flags_leave_out_and_keep_parents() {
+    let folder = Folder::new(
+        "home.txt h
+         hom.md m
+         home/a.txt a
+         home/sub/b.txt b
+         home/sub/c.md c
+         home/empty/
+         dangling.txt -> nowhere
+         link -> home
+         ignored/x.txt i
+         deep/x/y/z.txt z
+         deep/x/w.txt w",
+    );
+    let context = folder.context("ignored\n!ignored/x.txt\nhome/sub/c.md\n");
+    #[track_caller]
+    fn check(context: &Context, sources: &[&str], exclude: &[&str], expected: &str) {
+        let actual = match context.select_copied(&copied(sources, exclude)) {
+            Ok(selection) => shown(context, &selection),
+            Err(error) => error.to_string().replace(&context.root.display().to_string(), "ROOT"),
+        };
+        assert_eq!(actual, expected, "{sources:?} {exclude:?}");
+    }
+    let check = |sources: &[&str], exclude: &[&str], expected: &str| {
+        check(&context, sources, exclude, expected);
+    };
+    // By name, of what a source names or its wildcards match; links that lead nowhere are no matter then.
+    check(&["hom*"], &["*.txt"], "hom.md=m; empty/ sub/ sub/b.txt=b");
+    check(&["hom*"], &["**/*.txt", "*.md"], "empty/ sub/");
+    check(&["home.txt", "hom.md"], &["*.txt"], "hom.md=m");
+    check(&["*.txt"], &["dangling*"], "home.txt=h");
+    check(&["*.txt"], &[], "`dangling.txt` is not in the build context ROOT");
+    check(&["missing.txt"], &["*.txt"], "`missing.txt` is not in the build context ROOT");
+    check(&["home*"], &["home"], "home.txt=h");
+    // Inside a folder, relative to it, whatever it is called.
+    check(&["home"], &["home"], "a.txt=a empty/ sub/ sub/b.txt=b");
+    check(&["home"], &["sub"], "a.txt=a empty/");
+    check(&["home"], &["/a.txt", "empty"], "sub/ sub/b.txt=b");
+    check(&["home", "deep"], &["*", "!x/y"], "; x/ x/y/ x/y/z.txt=z");
+    check(&["home"], &["**"], "");
+    // Parents.
+    check(&[". : home.txt", ". : home/sub/b.txt"], &[], "home.txt=h; home/ home/sub/ home/sub/b.txt=b");
+    check(&["home : sub/b.txt"], &[], "sub/ sub/b.txt=b");
+    check(&["deep : **/*.txt"], &[], "x/ x/w.txt=w x/y/ x/y/z.txt=z");
+    check(&["deep : **/*.txt"], &["x/y"], "x/ x/w.txt=w");
+    check(&["deep : *"], &[], "x/ x/w.txt=w x/y/ x/y/z.txt=z");
+    check(&["deep : ."], &[], "x/ x/w.txt=w x/y/ x/y/z.txt=z");
+    check(&["h* : a.txt", "d*/x : w.txt"], &[], "a.txt=a; w.txt=w");
+    check(&["link : a.txt"], &[], "a.txt=a");
+    check(&[". : none*"], &[], "");
+    check(&[". : none"], &[], "`none` is not in the build context ROOT");
+    check(&["home : none"], &[], "`home/none` is not in the build context ROOT");
+    check(&["none : *"], &[], "`none` is not in the build context ROOT");
+    check(&[". : link/a.txt"], &[], "`link/a.txt` is not in the build context ROOT");
+    check(&["home.txt : x"], &[], "`home.txt/x` is not in the build context ROOT");
+    check(&["home : sub/c.md"], &[], "`home/sub/c.md` is dropped from the build context by .dockerignore:3");
+    check(&[". : home.txt"], &["*.txt"], "");
+    check(&[". : ignored"], &[], "ignored/ ignored/x.txt=i");
+}
+
+#[test]
+fn the_digest_is_that_of_what_is_selected() {
+    let folder = Folder::new("a.txt 1\nb.md 2");
+    let digest = |sources: &[&str], exclude: &[&str]| {
+        let context = folder.context("");
+        let selection = context.select_copied(&copied(sources, exclude)).expect("selects");
+        context.digest(&selection).expect("a digest")
+    };
+    let without = digest(&["."], &["*.md"]);
+    folder.write("b.md", "3");
+    assert_eq!(digest(&["."], &["*.md"]), without);
+    assert_ne!(digest(&["."], &[]), without);
 }
 
 #[test]

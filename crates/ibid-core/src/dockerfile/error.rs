@@ -112,6 +112,12 @@ pub enum ErrorKind {
     Signal { signal: String },
     #[error("`{}` is no permission mode", short(.mode))]
     Mode { mode: String },
+    #[error("`--exclude={}` is no pattern: {reason}", short(.pattern))]
+    Exclude { pattern: String, reason: String },
+    #[error("`{}` is no pattern: {reason}", short(.pattern))]
+    Parents { pattern: String, reason: String },
+    #[error("`--link` cannot look up the names in `--chown={}`", short(.chown))]
+    LinkOwner { chown: String },
     #[error("`FROM` names no image")]
     EmptyBase,
     #[error("`{}` is no platform", short(.platform))]
@@ -273,6 +279,12 @@ impl ErrorKind {
             Self::Port { .. } => "expected a port such as `80`, `53/udp` or `8000-8010/tcp`".to_owned(),
             Self::Signal { .. } => "expected a name such as `SIGTERM` or a number above 0".to_owned(),
             Self::Mode { .. } => "expected octal digits from 0 to 7777, such as `--chmod=755`, or changes such as `--chmod=u=rwX,go=rX`".to_owned(),
+            Self::Exclude { .. } | Self::Parents { .. } => {
+                "write it as in a .dockerignore: `*`, `?`, `[a-z]`, and `**` for any number of folders".to_owned()
+            }
+            Self::LinkOwner { .. } => {
+                "the layer is made without the image's /etc/passwd: write numbers, or leave `--link` out".to_owned()
+            }
             Self::EmptyBase => {
                 "write an image; if it comes from an `ARG`, declare it with a value before the first `FROM`"
                     .to_owned()

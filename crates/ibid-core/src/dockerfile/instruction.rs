@@ -69,6 +69,11 @@ pub(super) struct CopyWords {
     pub(super) from: Option<String>,
     pub(super) chown: Option<String>,
     pub(super) chmod: Option<String>,
+    pub(super) exclude: Vec<String>,
+    pub(super) link: bool,
+    pub(super) parents: bool,
+    /// Whether archives are unpacked, if it says so.
+    pub(super) unpack: Option<bool>,
     pub(super) sources: Vec<String>,
     /// The sources that are heredocs.
     pub(super) inline: Vec<Heredoc>,
@@ -265,6 +270,8 @@ pub(super) enum FlagKind {
     Value,
     /// A value that is used, each time the flag is given.
     Values,
+    /// A truth value that is used; `true` when only the flag is given.
+    Truth,
     /// A truth value of which only `false` can be done.
     UnsupportedTruth,
     /// A value of which only this one can be done, if any.
@@ -279,6 +286,10 @@ const fn values(name: &'static str) -> Flag {
     Flag { name, kind: FlagKind::Values }
 }
 
+const fn truth(name: &'static str) -> Flag {
+    Flag { name, kind: FlagKind::Truth }
+}
+
 const fn unsupported_truth(name: &'static str) -> Flag {
     Flag { name, kind: FlagKind::UnsupportedTruth }
 }
@@ -290,20 +301,14 @@ const fn unsupported_but(name: &'static str, default: Option<&'static str>) -> F
 const ADD_FLAGS: &[Flag] = &[
     value("chown"),
     value("chmod"),
-    unsupported_truth("link"),
+    truth("link"),
+    values("exclude"),
+    truth("unpack"),
     unsupported_truth("keep-git-dir"),
     unsupported_but("checksum", None),
-    unsupported_but("exclude", None),
-    unsupported_but("unpack", Some("true")),
 ];
-const COPY_FLAGS: &[Flag] = &[
-    value("from"),
-    value("chown"),
-    value("chmod"),
-    unsupported_truth("link"),
-    unsupported_truth("parents"),
-    unsupported_but("exclude", None),
-];
+const COPY_FLAGS: &[Flag] =
+    &[value("from"), value("chown"), value("chmod"), truth("link"), truth("parents"), values("exclude")];
 const FROM_FLAGS: &[Flag] = &[value("platform")];
 const HEALTHCHECK_FLAGS: &[Flag] =
     &[value("interval"), value("timeout"), value("start-period"), value("start-interval"), value("retries")];

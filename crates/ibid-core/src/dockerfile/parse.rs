@@ -241,6 +241,14 @@ impl<'a> Head<'a> {
             from: flags.value("from"),
             chown: flags.value("chown"),
             chmod: flags.value("chmod"),
+            exclude: flags
+                .values("exclude")
+                .filter(|pattern| !pattern.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            link: flags.truth("link").unwrap_or(false),
+            parents: flags.truth("parents").unwrap_or(false),
+            unpack: flags.truth("unpack"),
             sources: Vec::new(),
             inline: Vec::new(),
             dest,
@@ -392,13 +400,14 @@ impl Flags {
                 return Err(ErrorKind::RepeatedFlag { flag: flag.name });
             }
             let value = match flag.kind {
-                FlagKind::UnsupportedTruth => match value.map(str::to_ascii_lowercase).as_deref() {
-                    None | Some("true") => return unsupported(),
-                    Some("false") => String::new(),
-                    Some(value) => {
-                        return Err(ErrorKind::FlagNotBoolean { flag: flag.name, value: value.to_owned() });
+                FlagKind::Truth | FlagKind::UnsupportedTruth => {
+                    let text = value.unwrap_or("true").to_ascii_lowercase();
+                    match text.as_str() {
+                        "true" if flag.kind == FlagKind::UnsupportedTruth => return unsupported(),
+                        "true" | "false" => text,
+                        _ => return Err(ErrorKind::FlagNotBoolean { flag: flag.name, value: text }),
                     }
-                },
+                }
                 FlagKind::Value | FlagKind::Values => {
                     value.ok_or(ErrorKind::FlagWithoutValue { flag: flag.name })?.to_owned()
                 }
@@ -436,6 +445,11 @@ impl Flags {
             Some(choice) => Ok(Some(choice)),
             None => Err(ErrorKind::FlagChoice { flag, value: value.clone(), choices }),
         }
+    }
+
+    /// A truth value, if the flag is given.
+    fn truth(&self, name: &str) -> Option<bool> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value == "true")
     }
 
     /// The duration of a flag in nanoseconds.

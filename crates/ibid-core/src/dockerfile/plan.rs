@@ -6,9 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::dockerignore::{Ignore, MalformedPattern};
 use crate::image::{ContainerConfig, Empty};
 use crate::mode::InvalidMode;
-use crate::plan::{Action, Base, Copy, CopyFrom, InlineFile, Mount, Plan, Run, SCRIPT_FOLDER, Stage, Step};
+use crate::plan::{
+    Action, Base, Copy, CopyFrom, CopySource, InlineFile, Mount, Plan, Run, SCRIPT_FOLDER, Stage, Step,
+};
 
 use super::environment::Environment;
 use super::error::{Error, ErrorKind, ExpansionFault};
@@ -468,6 +471,9 @@ impl Planner<'_> {
             created_by.push(' ');
             created_by.push_str(text);
         };
+        if copy.parents {
+            tell("--parents");
+        }
         let chown = match &copy.chown {
             Some(chown) => Some(self.word(chown, &state.all)?).filter(|chown| !chown.is_empty()),
             None => None,
@@ -483,12 +489,27 @@ impl Planner<'_> {
                 tell(&format!("--chmod={text}"));
             }
         }
+        // As in BuildKit, which copies in the usual way when modes are changed.
+        let link = copy.link && chmod.is_none();
+        if let Some(chown) = chown.as_ref().filter(|chown| link && !is_numeric_owner(chown)) {
+            return Err(ErrorKind::LinkOwner { chown: chown.clone() });
+        }
+        let mut exclude = Vec::new();
+        for pattern in &copy.exclude {
+            exclude.push(self.word(pattern, &state.all)?);
+        }
+        Ignore::of_patterns(&exclude)
+            .map_err(|MalformedPattern { pattern, reason, .. }| ErrorKind::Exclude { pattern, reason })?;
         let mut sources = Vec::new();
         for source in &copy.sources {
             let source = self.path(keyword, source, state)?;
             check_source(keyword, &source)?;
             tell(&source);
-            sources.push(paths::source(&source));
+            sources.push(if copy.parents {
+                below(&source)?
+            } else {
+                CopySource::Path(paths::source(&source))
+            });
         }
         let mut inline = Vec::new();
         for heredoc in &copy.inline {
@@ -504,8 +525,8 @@ impl Planner<'_> {
         let dest = self.path(keyword, &copy.dest, state)?;
         tell(&dest);
         let dest = paths::destination(state.folder(), &dest);
-        let extract = keyword == Keyword::Add;
-        Ok((Copy { from, sources, inline, dest, chown, chmod, extract }, created_by))
+        let extract = copy.unpack.unwrap_or(keyword == Keyword::Add);
+        Ok((Copy { from, sources, inline, dest, chown, chmod, exclude, extract, link }, created_by))
     }
 }
 
@@ -525,6 +546,24 @@ fn source(
         CopyFrom::Stage(earlier) => CopyFrom::Stage(place(places, earlier)),
         other => other,
     })
+}
+
+/// What `COPY --parents` means by a path: the folders after the first `/./` are kept, else all.
+fn below(source: &str) -> Result<CopySource, ErrorKind> {
+    let (folder, pattern) = source.split_once("/./").unwrap_or(("", source));
+    let mut pattern = paths::source(pattern);
+    if pattern.starts_with('!') {
+        // Here it brings nothing back.
+        pattern.insert(0, '\\');
+    }
+    Ignore::of_patterns(&[&pattern])
+        .map_err(|MalformedPattern { pattern, reason, .. }| ErrorKind::Parents { pattern, reason })?;
+    Ok(CopySource::Below { folder: paths::source(folder), pattern })
+}
+
+/// Whether an owner is known without the image's files. Docker knows `root` besides numbers.
+fn is_numeric_owner(chown: &str) -> bool {
+    chown.split(':').all(|part| part.is_empty() || part == "root" || part.parse::<u32>().is_ok())
 }
 
 /// Refuses what only `ADD` can fetch, and what this version cannot fetch at all.

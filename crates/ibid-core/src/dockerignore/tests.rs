@@ -294,3 +294,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn patterns_by_themselves_are_rules_without_comments() {
+    let rules = Ignore::of_patterns(&["*.txt", "", "#a", "/rooted", "!keep.txt"]).expect("sound patterns");
+    let check = |path: &str, rule: Option<usize>, ignored: bool| {
+        assert_eq!(rules.verdict(path.as_bytes()), Verdict { ignored, rule }, "{path}");
+    };
+    check("a.txt", Some(1), true);
+    check("d/a.txt", None, false);
+    check("#a/b", Some(3), true);
+    check("rooted", Some(4), true);
+    check("keep.txt", Some(5), false);
+    let error = Ignore::of_patterns(&["a", "[b"]).expect_err("an open class");
+    assert_eq!((error.line, error.pattern.as_str()), (2, "[b"));
+    assert!(Ignore::of_patterns::<&str>(&[]).expect("nothing").is_empty());
+}
