@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use ibid_core::digest::{DiffId, Digest};
 use ibid_core::image::{History, ImageConfig, RootFs, host_architecture};
-use ibid_core::plan::{Action, Base, CopyFrom, Lines, Plan, Stage, Step};
+use ibid_core::plan::{Action, Base, Copy, CopyFrom, Lines, Plan, Stage, Step};
 use ibid_core::time::rfc3339;
 use ibid_sandbox::trust::HostTrust;
 use ibid_store::{CacheMounts, CommitRules, MergedView, Store};
@@ -59,6 +59,8 @@ pub struct Request<'a> {
     pub plan: &'a Plan,
     /// The files that may be copied.
     pub context: &'a Context,
+    /// Other folders that may be copied from, by the names that the plan gives them.
+    pub named_contexts: &'a BTreeMap<String, Context>,
     /// Images by the text that the plan names them with.
     pub bases: &'a BTreeMap<String, BaseImage>,
     /// Time given to everything that is made, in seconds since 1970.
@@ -85,6 +87,15 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// The folder that files are from; none when they are from layers.
+    pub(crate) fn folder(&self, from: &CopyFrom) -> Option<&Context> {
+        match from {
+            CopyFrom::Context => Some(self.context),
+            CopyFrom::NamedContext(name) => Some(&self.named_contexts[name]),
+            CopyFrom::Scratch | CopyFrom::Stage(_) | CopyFrom::Image(_) => None,
+        }
+    }
+
     pub(crate) fn rules(&self) -> key::Rules {
         key::Rules { epoch: self.epoch, keep_nondeterminism: self.keep_nondeterminism }
     }
@@ -456,7 +467,7 @@ impl Performance<'_> {
             Inputs::of(step, &state.layers, request, &stages).map_err(at)?.expect("the step makes something");
         let digest = inputs.key.digest;
         if let Action::Run(run) = &step.action {
-            let names = mounts::cache_names(run, request, &stages).map(|(name, id)| (name, id.to_owned()));
+            let names = mounts::cache_names(run, &inputs.contents).map(|(name, id)| (name, id.to_owned()));
             self.cache_mount_names.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
         }
         let skips_cache = request.no_cache.covers(label);
@@ -477,8 +488,10 @@ impl Performance<'_> {
             request.explanations.reasons(&traced)
         };
         (self.on_event)(Event::Started(name, &reasons));
-        // What a mount shows does not come into the image.
-        if let (Action::Copy(_), Some(selection)) = (&step.action, inputs.selections.first()) {
+        // What a mount shows does not come into the image, and other folders have ignore files of their own.
+        if let (Action::Copy(Copy { from: CopyFrom::Context, .. }), Some(selection)) =
+            (&step.action, inputs.selections.first())
+        {
             (self.on_event)(Event::Copying(name, selection));
         }
         let start = Instant::now();
@@ -490,7 +503,7 @@ impl Performance<'_> {
         if store.lowers(&state.layers).len() > LAYERS_MAX {
             return Err(at(StepError::TooManyLayers).into());
         }
-        let layer = self.perform(step, state, &inputs.selections, &stages, &on_line).map_err(at)?;
+        let layer = self.perform(step, state, &inputs, &stages, &on_line).map_err(at)?;
         if !request.is_trial {
             put_cached_step(store, &digest, &CachedStep { layer })?;
             request.explanations.keep(name.number, traced);
@@ -518,12 +531,12 @@ impl Performance<'_> {
         Ok(None)
     }
 
-    /// Executes a step and commits its layer. `selections` are what it takes from the context.
+    /// Executes a step and commits its layer.
     fn perform(
         &self,
         step: &Step,
         state: &StageState,
-        selections: &[Selection],
+        inputs: &Inputs,
         stages: &StageLayers,
         on_line: &(dyn Fn(&str) + Sync),
     ) -> Result<Option<DiffId>, StepError> {
@@ -547,7 +560,7 @@ impl Performance<'_> {
                     request,
                     layers: &state.layers,
                     draft: &draft,
-                    selections,
+                    inputs,
                     stages,
                     cache_mounts: &self.cache_mounts,
                     cancellation: &self.cancellation,
@@ -582,9 +595,12 @@ impl Performance<'_> {
                     None => None,
                 };
                 let place = copy::Place { store, layers, draft: &draft };
-                let devices = match inputs::source_layers(&copy.from, request, stages) {
-                    None => copy::from_context(place, copy, request.context, &selections[0], owner)?,
-                    Some(source) => {
+                let devices = match (request.folder(&copy.from), inputs.selections.first()) {
+                    (Some(context), Some(selection)) => {
+                        copy::from_context(place, copy, context, selection, owner)?
+                    }
+                    _ => {
+                        let source = inputs::source_layers(&copy.from, request, stages);
                         let name = format!("the {}", inputs::source_name(&copy.from, request));
                         copy::from_layers(place, copy, name, source, owner)?
                     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ibid_core::digest::DiffId;
+use ibid_core::digest::{DiffId, Digest};
 use ibid_core::plan::{Action, Base, CopyFrom, Stage, Step};
 
 use crate::build::{Request, StepError};
@@ -13,8 +13,11 @@ use crate::key::{self, Key};
 /// What a step reads beside the layers below it.
 pub(crate) struct Inputs {
     pub(crate) key: Key,
-    /// What it takes from the context: of a copy, or of each mount that shows it, in their order.
+    /// What it takes from folders: of a copy, or of each mount that shows one, in their order.
     pub(crate) selections: Vec<Selection>,
+    /// Of a command, what each mount shows, by content: none for those that start empty or whose content does not
+    /// count.
+    pub(crate) contents: Vec<Option<Digest>>,
 }
 
 /// The layers of the stages that a step reads, by stage.
@@ -30,14 +33,15 @@ impl Inputs {
     ) -> Result<Option<Self>, StepError> {
         let rules = request.rules();
         let mut selections = Vec::new();
+        let mut contents = Vec::new();
         // What the files of a source are, by content.
         let mut content =
             |from: &CopyFrom, select: &dyn Fn(&Context) -> Result<Selection, context::Error>| {
-                if let Some(layers) = source_layers(from, request, stages) {
-                    return Ok::<_, StepError>(key::stacked(layers));
-                }
-                let selection = select(request.context)?;
-                let digest = request.context.digest(&selection)?;
+                let Some(context) = request.folder(from) else {
+                    return Ok::<_, StepError>(key::stacked(source_layers(from, request, stages)));
+                };
+                let selection = select(context)?;
+                let digest = context.digest(&selection)?;
                 selections.push(selection);
                 Ok(digest)
             };
@@ -49,7 +53,6 @@ impl Inputs {
                 key::copy(copy, &content, layers, rules)
             }
             Action::Run(run) => {
-                let mut contents = Vec::new();
                 for mount in &run.mounts {
                     contents.push(match mount.source() {
                         Some((from, path)) => Some(content(from, &|context| context.select_path(path))?),
@@ -59,20 +62,20 @@ impl Inputs {
                 key::run(run, &contents, layers, rules)
             }
         };
-        Ok(Some(Self { key, selections }))
+        Ok(Some(Self { key, selections, contents }))
     }
 }
 
-/// The layers of a source; none when it is the context.
+/// The layers of a source that is no folder.
 pub(crate) fn source_layers<'a>(
     from: &CopyFrom,
     request: &'a Request,
     stages: &StageLayers<'a>,
-) -> Option<&'a [DiffId]> {
+) -> &'a [DiffId] {
     match from {
-        CopyFrom::Context => None,
-        CopyFrom::Stage(index) => Some(stages[index]),
-        CopyFrom::Image(name) => Some(&request.bases[name].config.rootfs.diff_ids),
+        CopyFrom::Context | CopyFrom::NamedContext(_) | CopyFrom::Scratch => &[],
+        CopyFrom::Stage(index) => stages[index],
+        CopyFrom::Image(name) => &request.bases[name].config.rootfs.diff_ids,
     }
 }
 
@@ -80,6 +83,8 @@ pub(crate) fn source_layers<'a>(
 pub(crate) fn source_name(from: &CopyFrom, request: &Request) -> String {
     match from {
         CopyFrom::Context => "context".to_owned(),
+        CopyFrom::NamedContext(name) => format!("context `{name}`"),
+        CopyFrom::Scratch => "image `scratch`, which is empty".to_owned(),
         CopyFrom::Stage(index) => {
             let name = request.plan.stages[*index].name.clone();
             format!("stage `{}`", name.unwrap_or_else(|| index.to_string()))
@@ -94,7 +99,7 @@ pub(crate) fn traced(
     stage: &Stage,
     label: &str,
     request: &Request,
-    Inputs { key, selections }: &Inputs,
+    Inputs { key, selections, .. }: &Inputs,
 ) -> Result<TracedStep, StepError> {
     let base = match &stage.base {
         Base::Scratch => ("scratch".to_owned(), String::new()),
@@ -102,8 +107,9 @@ pub(crate) fn traced(
         Base::Image(name) => (name.clone(), request.bases[name].digest.to_string()),
     };
     let mut files = BTreeMap::new();
-    for selection in selections {
-        for (path, identity) in request.context.identities(selection)? {
+    let folders = step.action.sources().filter_map(|from| request.folder(from));
+    for (context, selection) in folders.zip(selections) {
+        for (path, identity) in context.identities(selection)? {
             files.insert(path.display().to_string(), identity);
         }
     }

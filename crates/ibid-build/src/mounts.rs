@@ -31,9 +31,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::agent::AgentSocket;
-use crate::build::{CachedStep, Request, StepError};
-use crate::context::{Context, Selection};
-use crate::inputs::StageLayers;
+use crate::build::{CachedStep, StepError};
+use crate::context::{self, Context, Selection};
 use crate::run_step::Site;
 use crate::{copy, inputs, key};
 
@@ -42,6 +41,9 @@ use crate::{copy, inputs, key};
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// The folder of a layer that holds what a mount shows of the context.
 const CONTENT: &str = "content";
+
+/// What a mount shows of a folder.
+type Shown<'a> = (&'a Context, &'a Selection);
 
 /// Why a mount cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -138,18 +140,23 @@ impl StepMounts {
         let mut held = Held::default();
         let mut env = Vec::new();
         let mut agent = None;
-        let mut selections = site.selections.iter();
-        let caches = preparation.hold_caches(run, on_line)?;
+        let mut selections = site.inputs.selections.iter();
+        let folders: Vec<Option<Shown>> = run
+            .mounts
+            .iter()
+            .map(|mount| Some((site.request.folder(mount.source()?.0)?, selections.next()?)))
+            .collect();
+        let caches = preparation.hold_caches(run, &folders, on_line)?;
         for (number, mount) in run.mounts.iter().enumerate() {
             let (target, kind) = match mount {
                 Mount::Bind { target, writable, from, source } => {
-                    let selection = (*from == CopyFrom::Context).then(|| selections.next()).flatten();
+                    let shown = folders[number];
                     let source =
-                        preparation.bind_source(number, from, source, *writable, selection, &mut held)?;
+                        preparation.bind_source(number, from, source, *writable, shown, &mut held)?;
                     (target, MountKind::Bind { source, read_only: !writable, idmap: None })
                 }
                 Mount::Cache { target, id, writable, base, .. } => {
-                    let held = &caches[&cache_name(id, base, site.request, site.stages)];
+                    let held = &caches[&key::cache_mount(id, base, site.inputs.contents[number].as_ref())];
                     let source = held.path().to_owned();
                     (target, MountKind::Bind { source, read_only: !writable, idmap: None })
                 }
@@ -246,35 +253,35 @@ impl Preparation<'_> {
         from: &CopyFrom,
         path: &str,
         writable: bool,
-        selection: Option<&Selection>,
+        shown: Option<Shown>,
         held: &mut Held,
     ) -> Result<PathBuf, StepError> {
         let of_context;
-        let (layers, path_inside) = match (selection, self.layers(from)) {
-            (Some(selection), _) => {
-                of_context = [self.context_layer(selection)?];
+        let (layers, path_inside) = match shown {
+            Some((context, selection)) => {
+                of_context = [self.context_layer(context, selection)?];
                 (of_context.as_slice(), path_in_layer(selection))
             }
-            (None, layers) => (layers.unwrap_or_default(), PathBuf::from(path)),
+            None => (self.layers(from), PathBuf::from(path)),
         };
         let root = self.merged(&format!("mount-{number}"), layers, writable, held)?;
         self.resolve(&root, &path_inside, path, from)
     }
 
-    fn layers(&self, from: &CopyFrom) -> Option<&[DiffId]> {
+    fn layers(&self, from: &CopyFrom) -> &[DiffId] {
         inputs::source_layers(from, self.site.request, self.site.stages)
     }
 
-    /// The layer that holds a selection of the context, made unless the store has it.
-    fn context_layer(&self, selection: &Selection) -> Result<DiffId, StepError> {
+    /// The layer that holds a selection of a folder, made unless the store has it.
+    fn context_layer(&self, context: &Context, selection: &Selection) -> Result<DiffId, StepError> {
         let (store, request) = (self.site.store, self.site.request);
-        let key = key::mounted_context(&request.context.digest(selection)?, request.epoch);
+        let key = key::mounted_context(&context.digest(selection)?, request.epoch);
         if let Some(CachedStep { layer: Some(layer) }) = crate::build::cached_step(store, &key)? {
             store.use_layer(&layer);
             return Ok(layer);
         }
         let draft = store.draft_layer()?;
-        copy::into_folder(request.context, selection, draft.upper(), CONTENT, true)?;
+        copy::into_folder(context, selection, draft.upper(), CONTENT, true)?;
         let rules = CommitRules { epoch: request.epoch, ..CommitRules::default() };
         let layer = draft.commit(&rules)?.expect("the folder of the content is in the layer");
         crate::build::put_cached_step(store, &key, &CachedStep { layer: Some(layer) })?;
@@ -343,24 +350,26 @@ impl Preparation<'_> {
     fn hold_caches(
         &self,
         run: &Run,
+        folders: &[Option<Shown>],
         on_line: &dyn Fn(&str),
     ) -> Result<BTreeMap<Digest, CacheMount>, StepError> {
-        let mut wanted: BTreeMap<Digest, (&str, Sharing, &CacheBase)> = BTreeMap::new();
-        for mount in &run.mounts {
+        let mut wanted: BTreeMap<Digest, (&str, Sharing, &CacheBase, Option<Shown>)> = BTreeMap::new();
+        let contents = &self.site.inputs.contents;
+        for ((mount, content), shown) in run.mounts.iter().zip(contents).zip(folders) {
             if let Mount::Cache { id, sharing, base, .. } = mount {
-                let name = cache_name(id, base, self.site.request, self.site.stages);
-                let entry = wanted.entry(name).or_insert((id, *sharing, base));
+                let name = key::cache_mount(id, base, content.as_ref());
+                let entry = wanted.entry(name).or_insert((id, *sharing, base, *shown));
                 // A command that mounts one twice has it as it needs it most.
                 entry.1 = entry.1.max(*sharing);
             }
         }
         let mut held = BTreeMap::new();
-        for (name, (id, sharing, base)) in wanted {
+        for (name, (id, sharing, base, shown)) in wanted {
             let mut has_said = false;
             let cache = loop {
                 let fill = |tree: &Path| match self.fill_from_folders(&name, tree, on_line)? {
                     true => Ok(()),
-                    false => self.fill_cache(base, tree),
+                    false => self.fill_cache(base, shown, tree),
                 };
                 if let Some(cache) = self.site.cache_mounts.hold(&name, id, sharing, fill)? {
                     break cache;
@@ -406,13 +415,22 @@ impl Preparation<'_> {
     }
 
     /// Gives a new cache mount what it starts with.
-    fn fill_cache(&self, base: &CacheBase, tree: &Path) -> Result<(), StepError> {
+    fn fill_cache(&self, base: &CacheBase, shown: Option<Shown>, tree: &Path) -> Result<(), StepError> {
         let (from, path) = match base {
             CacheBase::Empty(permissions) => return Ok(own(tree, *permissions)?),
             CacheBase::Copy { from, source } => (from, source),
         };
+        let no_folder =
+            || Error::NoFolder { path: path.clone(), from: inputs::source_name(from, self.site.request) };
+        if let Some((context, selection)) = shown {
+            if !selection.sources.iter().all(context::Source::is_folder) {
+                return Err(no_folder().into());
+            }
+            copy::into_folder(context, selection, tree, "", true)?;
+            return Ok(own(tree, Permissions { uid: 0, gid: 0, mode: 0o755 })?);
+        }
         let mut held = Held::default();
-        let root = self.merged("cache-base", self.layers(from).unwrap_or_default(), false, &mut held)?;
+        let root = self.merged("cache-base", self.layers(from), false, &mut held)?;
         let source = self.resolve(&root, Path::new(path), path, from)?;
         let metadata = std::fs::metadata(&source).map_err(io("look at", &source))?;
         if !metadata.is_dir() {
@@ -440,23 +458,13 @@ fn own(tree: &Path, permissions: Permissions) -> Result<(), Error> {
     std::fs::set_permissions(tree, PermissionsExt::from_mode(mode)).map_err(io("set the mode of", tree))
 }
 
-/// What tells a cache mount from others.
-fn cache_name(id: &str, base: &CacheBase, request: &Request, stages: &StageLayers) -> Digest {
-    let content = match base {
-        CacheBase::Empty(_) => None,
-        CacheBase::Copy { from, .. } => inputs::source_layers(from, request, stages).map(key::stacked),
-    };
-    key::cache_mount(id, base, content.as_ref())
-}
-
-/// The cache mounts of a command, and what people call them.
+/// The cache mounts of a command whose mounts show these contents, and what people call them.
 pub(crate) fn cache_names<'a>(
     run: &'a Run,
-    request: &Request,
-    stages: &StageLayers,
+    contents: &'a [Option<Digest>],
 ) -> impl Iterator<Item = (Digest, &'a str)> {
-    run.mounts.iter().filter_map(move |mount| match mount {
-        Mount::Cache { id, base, .. } => Some((cache_name(id, base, request, stages), id.as_str())),
+    run.mounts.iter().zip(contents).filter_map(|(mount, content)| match mount {
+        Mount::Cache { id, base, .. } => Some((key::cache_mount(id, base, content.as_ref()), id.as_str())),
         _ => None,
     })
 }

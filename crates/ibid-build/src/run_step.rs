@@ -13,8 +13,7 @@ use ibid_store::{CacheMounts, LayerDraft, MergedView, Store};
 
 use crate::build::{Request, StepError};
 use crate::cancel::Cancellation;
-use crate::context::Selection;
-use crate::inputs::StageLayers;
+use crate::inputs::{Inputs, StageLayers};
 use crate::mounts::StepMounts;
 
 /// Lines kept for the report of a failure.
@@ -38,8 +37,8 @@ pub(crate) struct Site<'a> {
     pub(crate) layers: &'a [DiffId],
     /// Takes what it writes.
     pub(crate) draft: &'a LayerDraft,
-    /// What its mounts take from the context, in their order.
-    pub(crate) selections: &'a [Selection],
+    /// What its mounts show.
+    pub(crate) inputs: &'a Inputs,
     /// The layers of the stages that its mounts show.
     pub(crate) stages: &'a StageLayers<'a>,
     pub(crate) cache_mounts: &'a CacheMounts,

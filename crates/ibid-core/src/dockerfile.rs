@@ -39,6 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::image::ContainerConfig;
 use crate::plan::{Lines, Plan};
+use crate::reference::Reference;
 
 pub use error::{Error, ErrorKind, ExpansionFault};
 pub use lex::Directives;
@@ -80,6 +81,28 @@ pub struct PlanOptions {
     pub target: Option<String>,
     /// This machine's architecture in Go's names, such as `amd64`.
     pub architecture: String,
+    /// What `--build-context` names, by [`context_name`].
+    pub contexts: BTreeMap<String, NamedContext>,
+}
+
+/// What takes the place of a `FROM` or a `--from` of that name, and of a stage that has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// The files of a folder.
+    Folder,
+    /// An image, by reference.
+    Image(String),
+}
+
+/// The one spelling of a context's name: `alpine`, `alpine:latest` and `docker.io/library/alpine` are the same.
+pub fn context_name(text: &str) -> String {
+    match text.parse::<Reference>() {
+        Ok(reference) => {
+            let familiar = reference.to_string();
+            familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned()
+        }
+        Err(_) => text.to_lowercase(),
+    }
 }
 
 /// Reads a Dockerfile.

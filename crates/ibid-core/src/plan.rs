@@ -1,6 +1,8 @@
 //! The build plan: what a Dockerfile asks for, decided completely and as plain data. A builder only
 //! performs it. Every variable is expanded, every destination absolute, every stage numbered.
 
+use std::collections::BTreeSet;
+
 use crate::image::ContainerConfig;
 use crate::mode::ModeChange;
 
@@ -13,6 +15,18 @@ pub struct Plan {
     pub target: usize,
     /// Names of given build arguments that nothing declares: likely spelling mistakes.
     pub undeclared_args: Vec<String>,
+}
+
+impl Plan {
+    /// Names of the contexts, other than the build context, whose files are needed.
+    pub fn named_contexts(&self) -> BTreeSet<&str> {
+        let steps = self.stages.iter().flat_map(|stage| &stage.steps);
+        let named = steps.flat_map(|step| step.action.sources()).filter_map(|from| match from {
+            CopyFrom::NamedContext(name) => Some(name.as_str()),
+            _ => None,
+        });
+        named.collect()
+    }
 }
 
 /// One `FROM` and what follows it.
@@ -102,7 +116,7 @@ impl Action {
     pub fn stages(&self) -> impl Iterator<Item = usize> {
         self.sources().filter_map(|from| match from {
             CopyFrom::Stage(index) => Some(*index),
-            CopyFrom::Context | CopyFrom::Image(_) => None,
+            _ => None,
         })
     }
 }
@@ -333,6 +347,10 @@ pub enum CopySource {
 pub enum CopyFrom {
     /// The build context.
     Context,
+    /// Another folder, by the name that `--build-context` gave it.
+    NamedContext(String),
+    /// Nothing at all: `scratch`.
+    Scratch,
     /// An earlier stage, by index.
     Stage(usize),
     /// Another image, by reference.

@@ -203,6 +203,7 @@ fn own_config(source: &str) -> Result<ContainerConfig, String> {
         build_args: BTreeMap::from(GIVEN_ARGS.map(|(name, value)| (name.to_owned(), value.to_owned()))),
         target: None,
         architecture: ibid_core::image::host_architecture().to_owned(),
+        contexts: BTreeMap::new(),
     };
     let plan = dockerfile::parse(source.as_bytes())
         .and_then(|dockerfile| dockerfile::plan(&dockerfile, &options, &BTreeMap::new()))

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ibid_core::dockerfile::check::{self, Facts, Finding, Rule, Settings};
-use ibid_core::dockerfile::{self, PlanOptions};
+use ibid_core::dockerfile::{self, NamedContext, PlanOptions};
 use ibid_core::dockerignore::Ignore;
 use ibid_core::image::{ContainerConfig, ImageConfig, RootFs};
 
@@ -18,6 +18,11 @@ fn options(build_args: &[(&str, &str)]) -> PlanOptions {
             .collect(),
         target: None,
         architecture: "amd64".to_owned(),
+        contexts: [
+            ("folder".to_owned(), NamedContext::Folder),
+            ("named".to_owned(), NamedContext::Image("pinned".to_owned())),
+        ]
+        .into(),
     }
 }
 
@@ -312,6 +317,8 @@ fn pinned_bases() {
         &["UnpinnedBaseImage:1", "UnpinnedBaseImage:2 tool:1"],
     );
     check("ARG V=12\nFROM debian:$V\n", &["UnpinnedBaseImage:2 debian:12"]);
+    // What the command line names instead.
+    check("FROM folder\nCOPY --from=named:latest /a /\n", &[]);
     let digest = "a".repeat(64);
     check(&format!("FROM debian:12@sha256:{digest}\n"), &[]);
     check(

@@ -15,6 +15,7 @@ fn options() -> PlanOptions {
         build_args: build_args.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         target: None,
         architecture: "amd64".to_owned(),
+        contexts: BTreeMap::new(),
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! Small wrong ones and their errors are in one file, `dockerfile_errors.txt`: source, `---`, rendering, `===`.
 //!
-//! A line `#: arg NAME=value`, `#: target STAGE`, `#: architecture NAME` or `#: base IMAGE JSON` sets an option.
+//! A line `#: arg NAME=value`, `#: target STAGE`, `#: architecture NAME`, `#: context NAME=folder`,
+//! `#: context NAME=image REFERENCE` or `#: base IMAGE JSON` sets an option.
 //! `IBID_UPDATE_GOLDEN=1 cargo test -p ibid-core --test dockerfile_plans` writes the plans anew.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use ibid_core::dockerfile::{self, Error, PlanOptions};
+use ibid_core::dockerfile::{self, Error, NamedContext, PlanOptions};
 use ibid_core::image::ContainerConfig;
 use ibid_core::plan::{Action, Base, Copy, CopyFrom, CopySource, Lines, Network, Plan, Run};
 
@@ -59,8 +60,12 @@ fn errors_are_as_written_down() {
 
 fn render(source: &[u8]) -> String {
     let text = String::from_utf8_lossy(source);
-    let mut options =
-        PlanOptions { build_args: BTreeMap::new(), target: None, architecture: "amd64".to_owned() };
+    let mut options = PlanOptions {
+        build_args: BTreeMap::new(),
+        target: None,
+        architecture: "amd64".to_owned(),
+        contexts: BTreeMap::new(),
+    };
     let mut configs = BTreeMap::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("#: ")) {
         let (option, value) = line.split_once(' ').expect("an option has a value");
@@ -70,6 +75,14 @@ fn render(source: &[u8]) -> String {
                 options.build_args.insert(name.to_owned(), value.to_owned());
             }
             "target" => options.target = Some(value.to_owned()),
+            "context" => {
+                let (name, what) = value.split_once('=').expect("a context is something");
+                let context = match what.strip_prefix("image ") {
+                    Some(image) => NamedContext::Image(image.to_owned()),
+                    None => NamedContext::Folder,
+                };
+                options.contexts.insert(dockerfile::context_name(name), context);
+            }
             "architecture" => value.clone_into(&mut options.architecture),
             "base" => {
                 let (image, json) = value.split_once(' ').expect("a base has a configuration");
@@ -200,6 +213,8 @@ fn write_copy(out: &mut String, copy: &Copy) {
 fn origin(from: &CopyFrom) -> String {
     match from {
         CopyFrom::Context => "the context".to_owned(),
+        CopyFrom::NamedContext(name) => format!("the context {name}"),
+        CopyFrom::Scratch => "nothing".to_owned(),
         CopyFrom::Stage(stage) => format!("stage {stage}"),
         CopyFrom::Image(image) => format!("image {image}"),
     }

@@ -144,6 +144,10 @@ pub struct BuildShared {
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub build_args: Vec<String>,
 
+    /// Another folder, or an image of the store, that `FROM NAME` and `--from=NAME` mean; may be given more than once
+    #[arg(long = "build-context", value_name = "NAME=FOLDER|NAME=docker-image://IMAGE")]
+    pub build_contexts: Vec<String>,
+
     /// Keep this machine's certificate authorities and proxy settings out of build steps and runs
     #[arg(long)]
     pub no_host_trust: bool,

@@ -16,7 +16,8 @@ use serde_json::json;
 
 use crate::args::{Build, Cli};
 use crate::bases;
-use crate::image_build::{build_args, dockerfile_failure, epoch, ignore_file, read_dockerfile, store_root};
+use crate::contexts::{self, ignore_file};
+use crate::image_build::{build_args, dockerfile_failure, epoch, read_dockerfile, store_root};
 use crate::project::Project;
 use crate::report::{self, Failure};
 use crate::ui::{self, Ui};
@@ -27,6 +28,7 @@ const EXIT_FOUND: u8 = 1;
 const SHOWN_MAX: usize = 200;
 
 pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
+    let directory = cli.directory.as_deref().unwrap_or(Path::new("."));
     let project =
         Project::of_command_line(cli.directory.as_deref(), build.context.as_deref(), build.file.as_deref())?;
     let path = &project.dockerfile;
@@ -37,9 +39,10 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
         build_args: build_args(&project, &host, &build.shared, &dockerfile)?,
         target: None,
         architecture: host_architecture().to_owned(),
+        contexts: contexts::kinds(&contexts::named(&build.shared.build_contexts, directory)?),
     };
     let settings = settings(path, &text, &dockerfile, &options.build_args)?;
-    let rules = ignore_file(&project.context, path)?;
+    let rules = ignore_file(&project.context, Some(path))?;
     let facts = Facts {
         images: &known_images(&project, check::images(&dockerfile, &options))?,
         pinned: &project.bases.keys().cloned().collect(),
@@ -114,7 +117,7 @@ pub fn end_build(
     if !settings.fails_build {
         return Ok(());
     }
-    let rules = ignore_file(&project.context, path)?;
+    let rules = ignore_file(&project.context, Some(path))?;
     let images = bases.iter().map(|(name, base)| (name.clone(), base.config.clone())).collect();
     let facts =
         Facts { images: &images, pinned: &BTreeSet::new(), ignore: &rules.rules, ignore_file: &rules.name };

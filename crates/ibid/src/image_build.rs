@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ibid_build::cache_folder::{self, CacheFolder};
-use ibid_build::context::{self, Context, IgnoreFile};
+use ibid_build::context::{self, Context};
 use ibid_build::record::BuildRecord;
 use ibid_build::verify::{self, Difference};
 use ibid_build::{
@@ -16,7 +16,6 @@ use ibid_build::{
 };
 use ibid_core::digest::Digest;
 use ibid_core::dockerfile::{self, Dockerfile, ErrorKind, PlanOptions};
-use ibid_core::dockerignore::Ignore;
 use ibid_core::image::{ContainerConfig, host_architecture};
 use ibid_core::plan::{Lines, Plan};
 use ibid_core::reference::Reference;
@@ -32,6 +31,7 @@ use crate::bases;
 use crate::build_progress::BuildProgress;
 use crate::cache_options::CacheTo;
 use crate::checks;
+use crate::contexts::{self, Named};
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
@@ -174,7 +174,9 @@ pub struct Preparation<'a> {
     dockerfile: Dockerfile,
     build_args: BTreeMap<String, String>,
     credentials: Credentials,
+    named: BTreeMap<String, Named>,
     context: Option<Context>,
+    named_contexts: BTreeMap<String, Context>,
 }
 
 /// A plan with the images it starts from.
@@ -189,7 +191,9 @@ impl<'a> Preparation<'a> {
         project: &'a Project,
         host: &HostUser,
         shared: &BuildShared,
+        directory: &Path,
     ) -> Result<Self, Failure> {
+        let named = contexts::named(&shared.build_contexts, directory)?;
         let store = open_store()?;
         let mut trust = if shared.no_host_trust {
             HostTrust::none()
@@ -210,8 +214,19 @@ impl<'a> Preparation<'a> {
         }
         let epoch = epoch()?;
         ui.detail(&format!("project {} in {}", project.name, project.root.display()));
-        let credentials = Credentials::default();
-        Ok(Self { project, store, trust, epoch, text, dockerfile, build_args, credentials, context: None })
+        Ok(Self {
+            project,
+            store,
+            trust,
+            epoch,
+            text,
+            dockerfile,
+            build_args,
+            credentials: Credentials::default(),
+            named,
+            context: None,
+            named_contexts: BTreeMap::new(),
+        })
     }
 
     /// Lends these to the steps that ask for them.
@@ -230,7 +245,7 @@ impl<'a> Preparation<'a> {
     /// The image to run mounted code in: the one that is there unless its environment is stale.
     pub fn environment_image(&mut self, ui: &Ui) -> Result<Digest, Failure> {
         let planned = self.plan(ui, &Options::default())?;
-        self.open_context()?;
+        self.open_contexts(&planned)?;
         let nothing = Explanations::default();
         let found = built_environment(&self.store, &self.request(&planned, NoCache::Never, &nothing))
             .map_err(|error| self.build_failure(error))?;
@@ -263,7 +278,7 @@ impl<'a> Preparation<'a> {
             ui.warn("the Dockerfile has changed since the image was built");
             ui.hint("`ibid build` pegs the code as it is now");
         } else if let Some(planned) = self.plan_from_store()? {
-            self.open_context()?;
+            self.open_contexts(&planned)?;
             let nothing = Explanations::default();
             let files = context_files(&self.request(&planned, NoCache::Never, &nothing))
                 .map_err(|error| self.build_failure(error))?;
@@ -282,7 +297,7 @@ impl<'a> Preparation<'a> {
     /// Builds the image, whatever is there, and names it.
     pub fn build(&mut self, ui: &Ui, options: &Options) -> Result<NamedImage, Failure> {
         let planned = self.plan(ui, options)?;
-        self.open_context()?;
+        self.open_contexts(&planned)?;
         self.perform(ui, &planned, options)
     }
 
@@ -430,6 +445,7 @@ impl<'a> Preparation<'a> {
             build_args: self.build_args.clone(),
             target,
             architecture: host_architecture().to_owned(),
+            contexts: contexts::kinds(&self.named),
         }
     }
 
@@ -486,14 +502,19 @@ impl<'a> Preparation<'a> {
         self.plan_with(None, |name| bases::find(&self.store, self.project, name, self.epoch))
     }
 
-    fn open_context(&mut self) -> Result<(), Failure> {
+    /// Opens the folders that a plan copies from, unless they are open.
+    fn open_contexts(&mut self, planned: &Planned) -> Result<(), Failure> {
         if self.context.is_none() {
-            let name = Digest::of(self.project.context.as_os_str().as_bytes()).hex();
-            let cache = self.store.root().join("cache").join(format!("context-{name}"));
-            let rules = ignore_file(&self.project.context, &self.project.dockerfile)?;
-            let context = Context::open(&self.project.context, rules, Some(&cache))
-                .map_err(|error| Failure::of(&error))?;
+            let context = contexts::open(&self.store, &self.project.context, Some(&self.project.dockerfile))?;
             self.context = Some(context);
+        }
+        for name in planned.plan.named_contexts() {
+            if let Some(Named::Folder(folder)) = self.named.get(name)
+                && !self.named_contexts.contains_key(name)
+            {
+                let context = contexts::open(&self.store, folder, None)?;
+                self.named_contexts.insert(name.to_owned(), context);
+            }
         }
         Ok(())
     }
@@ -511,6 +532,7 @@ impl<'a> Preparation<'a> {
         Request {
             plan: &planned.plan,
             context: self.context(),
+            named_contexts: &self.named_contexts,
             bases: &planned.bases,
             epoch: self.epoch,
             code_mount: self.project.code_mount.as_deref(),
@@ -652,29 +674,6 @@ pub fn dockerfile_failure(path: &Path, text: &str, error: &dockerfile::Error) ->
         Some(hint) => failure.hint(hint),
         None => failure,
     }
-}
-
-/// The rules that drop files from the context: `<Dockerfile>.dockerignore` where it exists, as in Docker,
-/// else the context's `.dockerignore`.
-pub fn ignore_file(context: &Path, dockerfile: &Path) -> Result<IgnoreFile, Failure> {
-    let mut beside = dockerfile.as_os_str().to_owned();
-    beside.push(".dockerignore");
-    for path in [PathBuf::from(beside), context.join(".dockerignore")] {
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                return Err(Failure::of(&error).while_doing(format!("cannot read {}", path.display())));
-            }
-        };
-        let rules = Ignore::parse(&bytes).map_err(|error| {
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            Failure::of(&error).excerpt_lines(&path, &text, error.line, error.line, "")
-        })?;
-        let name = path.strip_prefix(context).unwrap_or(&path).display().to_string();
-        return Ok(IgnoreFile { name, rules });
-    }
-    Ok(IgnoreFile::default())
 }
 
 /// The first few of some paths, and how many more.

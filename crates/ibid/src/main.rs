@@ -7,6 +7,7 @@ mod cache_options;
 mod checks;
 mod commands;
 mod context_tree;
+mod contexts;
 mod credentials;
 mod image_build;
 mod lock;

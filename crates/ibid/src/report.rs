@@ -57,6 +57,12 @@ impl Failure {
         failure
     }
 
+    /// What failed.
+    #[cfg(test)]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     fn add_causes(&mut self, mut source: Option<&dyn Error>) {
         while let Some(cause) = source {
             let text = cause.to_string();

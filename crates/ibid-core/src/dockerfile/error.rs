@@ -131,7 +131,7 @@ pub enum ErrorKind {
     #[error("the stage `{}` comes too late to take files from it here", short(.name))]
     StageTooLate { name: String },
     #[error("nothing can be taken from `scratch`: it is empty")]
-    CopyFromScratch,
+    MountFromScratch,
     #[error("`from={}` holds a variable", short(.from))]
     VariableInFrom { from: String },
     #[error("`COPY` cannot fetch `{}`", short(.source_path))]
@@ -298,7 +298,7 @@ impl ErrorKind {
             Self::StageIndex { stages: 0, .. } => "this is the first stage".to_owned(),
             Self::StageIndex { stages, .. } => format!("stages before this one are 0 to {}", stages - 1),
             Self::StageTooLate { .. } => "move that stage before this one".to_owned(),
-            Self::CopyFromScratch => "name the stage or image that holds the files".to_owned(),
+            Self::MountFromScratch => "name the stage or image that holds the files".to_owned(),
             Self::VariableInFrom { .. } => {
                 "write `FROM $VARIABLE AS name` with a global `ARG`, then `from=name`".to_owned()
             }

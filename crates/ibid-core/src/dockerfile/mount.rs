@@ -145,7 +145,7 @@ pub(super) fn mount(words: &MountWords, reading: &mut Reading) -> Result<Mount, 
         return Err(ErrorKind::MountOption { kind, option: (*option).to_owned(), nearest: None });
     }
     match options.kind.as_str() {
-        "bind" if options.from_scratch => Err(ErrorKind::CopyFromScratch),
+        "bind" if options.from_scratch => Err(ErrorKind::MountFromScratch),
         "bind" => Ok(Mount::Bind {
             target: options.target(reading)?,
             writable: options.readonly == Some(false),

@@ -10,7 +10,7 @@ use crate::dockerignore::{Ignore, MalformedPattern};
 use crate::image::{ContainerConfig, Empty};
 use crate::mode::InvalidMode;
 use crate::plan::{
-    Action, Base, Copy, CopyFrom, CopySource, InlineFile, Mount, Plan, Run, SCRIPT_FOLDER, Stage, Step,
+    Action, Base, Copy, CopyFrom, CopySource, InlineFile, Lines, Mount, Plan, Run, SCRIPT_FOLDER, Stage, Step,
 };
 
 use super::environment::Environment;
@@ -153,8 +153,9 @@ impl State {
 impl Planner<'_> {
     fn stage(&mut self, index: usize, triggers: &[Statement]) -> Result<Stage, Error> {
         let source = &self.dockerfile.stages[index];
+        let mut steps = Vec::new();
         let (base, mut state) = match &self.resolved.bases[index] {
-            BaseName::Scratch => {
+            BaseName::Scratch | BaseName::Context(_) => {
                 let config = ContainerConfig { working_dir: "/".to_owned(), ..ContainerConfig::default() };
                 (Base::Scratch, State::from_image(config))
             }
@@ -169,8 +170,10 @@ impl Planner<'_> {
         };
         let size = state.size();
         self.budget.charge(size).map_err(|kind| Error { lines: source.lines, kind })?;
-        let mut steps = Vec::new();
-        for statement in triggers.iter().chain(&source.statements) {
+        if let BaseName::Context(name) = &self.resolved.bases[index] {
+            steps.push(whole_context(name, source.lines));
+        }
+        for statement in triggers.iter().chain(self.resolved.statements(self.dockerfile, index)) {
             let fault = |kind| Error { lines: statement.lines, kind };
             let (action, created_by) = self.step(index, statement, &mut state).map_err(fault)?;
             let is_stored = matches!(statement.instruction, Instruction::Onbuild(_));
@@ -546,6 +549,23 @@ fn source(
         CopyFrom::Stage(earlier) => CopyFrom::Stage(place(places, earlier)),
         other => other,
     })
+}
+
+/// The files of a named context as the first layer of a stage.
+fn whole_context(name: &str, lines: Lines) -> Step {
+    let text = format!("FROM {name}");
+    let copy = Copy {
+        from: CopyFrom::NamedContext(name.to_owned()),
+        sources: vec![CopySource::Path(".".to_owned())],
+        inline: Vec::new(),
+        dest: "/".to_owned(),
+        chown: None,
+        chmod: None,
+        exclude: Vec::new(),
+        extract: false,
+        link: false,
+    };
+    Step { lines, created_by: Some(text.clone()), author: None, text, action: Action::Copy(copy) }
 }
 
 /// What `COPY --parents` means by a path: the folders after the first `/./` are kept, else all.

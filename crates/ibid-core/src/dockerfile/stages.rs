@@ -12,13 +12,15 @@ use super::expand::Expander;
 use super::instruction::{Instruction, Statement};
 use super::mount::MountWords;
 use super::parse::{self, SourceStage};
-use super::{Dockerfile, PlanOptions};
+use super::{Dockerfile, NamedContext, PlanOptions, context_name};
 
 /// The base of a stage, all variables expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BaseName {
     Scratch,
     Image(String),
+    /// The files of a named context.
+    Context(String),
     /// An earlier stage of the file.
     Stage(usize),
 }
@@ -34,8 +36,27 @@ pub(super) struct Resolved {
     platforms: Vec<Option<String>>,
     /// Where the last stage of each name is.
     names: BTreeMap<String, usize>,
+    /// Stages whose place a named context takes.
+    replaced: BTreeSet<usize>,
+    contexts: BTreeMap<String, NamedContext>,
     /// Index of the target.
     pub(super) target: usize,
+}
+
+impl Resolved {
+    /// The instructions of a stage; none when a named context takes its place.
+    pub(super) fn statements<'a>(&self, dockerfile: &'a Dockerfile, index: usize) -> &'a [Statement] {
+        if self.replaced.contains(&index) { &[] } else { &dockerfile.stages[index].statements }
+    }
+
+    /// What a name means that is no stage and not `scratch`.
+    fn image_or_context(&self, name: &str) -> BaseName {
+        match self.contexts.get(&context_name(name)) {
+            Some(NamedContext::Image(image)) => BaseName::Image(image.clone()),
+            Some(NamedContext::Folder) => BaseName::Context(context_name(name)),
+            None => BaseName::Image(name.to_owned()),
+        }
+    }
 }
 
 /// The stages that a target needs.
@@ -105,14 +126,14 @@ pub(super) fn bases(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<Ve
             images.push(image.to_owned());
         }
     };
-    for (index, stage) in dockerfile.stages.iter().enumerate() {
+    for index in 0..dockerfile.stages.len() {
         if needed.triggers[index].is_none() {
             continue;
         }
         if let BaseName::Image(image) = &resolved.bases[index] {
             add(image);
         }
-        for (from, lines) in sources(&stage.statements) {
+        for (from, lines) in sources(resolved.statements(dockerfile, index)) {
             let source =
                 copy_source(dockerfile, &resolved, index, from).map_err(|kind| Error { lines, kind })?;
             if let CopyFrom::Image(image) = source {
@@ -152,29 +173,48 @@ pub(super) fn resolve(
             global.set(&name, &value);
         }
     }
-    let mut bases = Vec::new();
-    let mut platforms = Vec::new();
+    let contexts = options.contexts.clone();
+    let mut resolved = Resolved {
+        global,
+        bases: Vec::new(),
+        platforms: Vec::new(),
+        names,
+        replaced: BTreeSet::new(),
+        contexts,
+        target,
+    };
     let mut earlier: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, stage) in stages.iter().enumerate() {
         let fault = |kind| Error { lines: stage.lines, kind };
-        let base = budget.word(&stage.from.base, dockerfile.escape, &global).map_err(fault)?;
+        let base = budget.word(&stage.from.base, dockerfile.escape, &resolved.global).map_err(fault)?;
         if base.is_empty() {
             return Err(fault(ErrorKind::EmptyBase));
         }
-        platforms.push(match &stage.from.platform {
-            Some(platform) => Some(budget.word(platform, dockerfile.escape, &global).map_err(fault)?),
+        let platform = match &stage.from.platform {
+            Some(platform) => {
+                Some(budget.word(platform, dockerfile.escape, &resolved.global).map_err(fault)?)
+            }
             None => None,
-        });
-        bases.push(match earlier.get(base.to_lowercase().as_str()) {
-            Some(&stage) => BaseName::Stage(stage),
-            None if base == "scratch" => BaseName::Scratch,
-            None => BaseName::Image(base),
-        });
-        if let Some(name) = &stage.from.name {
+        };
+        let name = stage.from.name.as_ref();
+        let base = match name.filter(|name| resolved.contexts.contains_key(&context_name(name))) {
+            Some(name) => {
+                resolved.replaced.insert(index);
+                resolved.image_or_context(name)
+            }
+            None => match earlier.get(base.to_lowercase().as_str()) {
+                Some(&stage) => BaseName::Stage(stage),
+                None if base == "scratch" => BaseName::Scratch,
+                None => resolved.image_or_context(&base),
+            },
+        };
+        resolved.bases.push(base);
+        resolved.platforms.push(platform.filter(|_| !resolved.replaced.contains(&index)));
+        if let Some(name) = name {
             earlier.insert(name, index);
         }
     }
-    Ok(Resolved { global, bases, platforms, names, target })
+    Ok(resolved)
 }
 
 /// Goes from the target to all that it needs. `images` are the configurations of the base images, whose
@@ -207,10 +247,10 @@ pub(super) fn needed(
             })?;
         }
         let texts: Vec<&str> = match &resolved.bases[index] {
-            BaseName::Scratch => Vec::new(),
+            BaseName::Scratch | BaseName::Context(_) => Vec::new(),
             BaseName::Stage(base) => {
                 wanted[*base] = true;
-                stages[*base].statements.iter().filter_map(trigger_text).collect()
+                resolved.statements(dockerfile, *base).iter().filter_map(trigger_text).collect()
             }
             BaseName::Image(image) => match images {
                 None => Vec::new(),
@@ -218,7 +258,9 @@ pub(super) fn needed(
                     let config = images
                         .get(image)
                         .ok_or_else(|| fault(ErrorKind::MissingBase { image: image.clone() }))?;
-                    config.on_build.iter().map(String::as_str).collect()
+                    // As in BuildKit, where such a stage is done before it starts.
+                    let triggers = config.on_build.iter().filter(|_| !resolved.replaced.contains(&index));
+                    triggers.map(String::as_str).collect()
                 }
             },
         };
@@ -228,11 +270,11 @@ pub(super) fn needed(
             budget.charge(text.len().saturating_mul(8)).map_err(fault)?;
             triggers.push(parse::parse_trigger(text, stage.lines)?);
         }
-        for (from, lines) in sources(&triggers).chain(sources(&stage.statements)) {
+        for (from, lines) in sources(&triggers).chain(sources(resolved.statements(dockerfile, index))) {
             match copy_source(dockerfile, resolved, index, from).map_err(|kind| Error { lines, kind })? {
                 CopyFrom::Stage(earlier) => wanted[earlier] = true,
                 CopyFrom::Image(image) => needed.images.push((image, lines)),
-                CopyFrom::Context => {}
+                CopyFrom::Context | CopyFrom::NamedContext(_) | CopyFrom::Scratch => {}
             }
         }
         needed.triggers[index] = Some(triggers);
@@ -249,7 +291,8 @@ pub(super) fn needed(
     Ok(needed)
 }
 
-/// What the `from` of a `COPY` or a mount in the stage `index` names: an earlier stage by number or name, or an image.
+/// What the `from` of a `COPY` or a mount in the stage `index` names: an earlier stage by number or name, a named
+/// context, or an image.
 pub(super) fn copy_source(
     dockerfile: &Dockerfile,
     resolved: &Resolved,
@@ -270,8 +313,12 @@ pub(super) fn copy_source(
     match resolved.names.get(&from.to_lowercase()) {
         Some(&earlier) if earlier < index => Ok(CopyFrom::Stage(earlier)),
         Some(_) => Err(ErrorKind::StageTooLate { name: from.to_owned() }),
-        None if from == "scratch" => Err(ErrorKind::CopyFromScratch),
-        None => Ok(CopyFrom::Image(from.to_owned())),
+        None if from == "scratch" => Ok(CopyFrom::Scratch),
+        None => Ok(match resolved.image_or_context(from) {
+            BaseName::Context(name) => CopyFrom::NamedContext(name),
+            BaseName::Image(image) => CopyFrom::Image(image),
+            BaseName::Scratch | BaseName::Stage(_) => unreachable!("a name that is neither"),
+        }),
     }
 }
 

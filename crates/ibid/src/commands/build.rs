@@ -26,6 +26,7 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
     }
     let host = image_build::enter_user_namespace()?;
     let start = std::time::Instant::now();
+    let directory = cli.directory.as_deref().unwrap_or(Path::new("."));
     let project =
         Project::of_command_line(cli.directory.as_deref(), build.context.as_deref(), build.file.as_deref())?;
     if build.shell_on_fail && !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
@@ -36,9 +37,8 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
     for tag in &build.tags {
         tags.push(tag.parse().map_err(|error| Failure::of(&error))?);
     }
-    let directory = cli.directory.as_deref().unwrap_or(Path::new("."));
     let lent = credentials::read(&build.secrets, &build.agents, directory, |name| std::env::var_os(name))?;
-    let mut preparation = Preparation::new(ui, &project, &host, &build.shared)?;
+    let mut preparation = Preparation::new(ui, &project, &host, &build.shared, directory)?;
     preparation.lend(lent);
     let no_cache = match (build.no_cache, build.no_cache_filter.is_empty()) {
         (true, _) => NoCache::Always,

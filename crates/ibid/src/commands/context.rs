@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::args::{Cli, Context as Args};
 use crate::context_tree::{Tree, rows};
-use crate::image_build::ignore_file;
+use crate::contexts::ignore_file;
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
@@ -19,7 +19,7 @@ const EXAMPLES_MAX: usize = 3;
 pub fn main(ui: &Ui, cli: &Cli, args: &Args) -> Result<u8, Failure> {
     let project =
         Project::of_command_line(cli.directory.as_deref(), args.context.as_deref(), args.file.as_deref())?;
-    let rules = ignore_file(&project.context, &project.dockerfile)?;
+    let rules = ignore_file(&project.context, Some(&project.dockerfile))?;
     let context =
         Context::open(&project.context, rules.clone(), None).map_err(|error| Failure::of(&error))?;
     let listing = context.explain().map_err(|error| Failure::of(&error))?;

@@ -50,9 +50,10 @@ pub struct Session<'a> {
 
 pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
-    let project = Project::find(session.directory.unwrap_or(Path::new(".")))?;
+    let directory = session.directory.unwrap_or(Path::new("."));
+    let project = Project::find(directory)?;
     let env = environment(&project, session.env)?;
-    let mut preparation = Preparation::new(ui, &project, &host, session.shared)?;
+    let mut preparation = Preparation::new(ui, &project, &host, session.shared, directory)?;
     let mode = if session.pegged { Mode::Pegged } else { Mode::Mounted };
     let image = match mode {
         Mode::Mounted => preparation.environment_image(ui)?,

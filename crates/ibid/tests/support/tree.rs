@@ -144,12 +144,13 @@ fn describe(entry: &mut Entry<impl Read>, tree: &Tree) -> String {
         EntryType::Char => format!("character {mode:o} {owner} {:?}", device()),
         EntryType::Block => format!("block {mode:o} {owner} {:?}", device()),
         _ => {
-            let mut content = String::new();
-            if entry.size() < 200 {
-                entry.read_to_string(&mut content).expect("text");
+            let content = if entry.size() < 200 {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).expect("readable");
+                String::from_utf8_lossy(&bytes).into_owned()
             } else {
-                content = format!("{} bytes", entry.size());
-            }
+                format!("{} bytes", entry.size())
+            };
             format!("file {mode:o} {owner} {content:?}")
         }
     };

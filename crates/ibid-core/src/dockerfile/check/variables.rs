@@ -15,7 +15,7 @@ use super::super::expand::{Expander, Unset};
 use super::super::instruction::{ArgDeclaration, CopyWords, Instruction};
 use super::super::plan::DEFAULT_PATH;
 use super::super::stages::{self, Budget};
-use super::super::{Dockerfile, PlanOptions, parse, paths};
+use super::super::{Dockerfile, NamedContext, PlanOptions, context_name, parse, paths};
 use super::rule::Rule;
 use super::written::Written;
 use super::{Facts, Report, style};
@@ -420,12 +420,19 @@ impl<'a> Scopes<'a> {
         }
     }
 
-    /// The image that the expanded text of `FROM` or `--from` in the stage `index` names; none when it is a stage, or
-    /// nothing.
+    /// The image that the expanded text of `FROM` or `--from` in the stage `index` names; none when it is a stage, a
+    /// folder that the command line names, or nothing.
     fn image(&self, text: &str, index: usize) -> Option<String> {
         let is_number = text.parse::<usize>().is_ok_and(|number| number < index.max(1));
         let is_stage = is_number || self.names.contains_key(&text.to_lowercase());
-        (!text.is_empty() && text != "scratch" && !is_stage).then(|| text.to_owned())
+        if text.is_empty() || text == "scratch" || is_stage {
+            return None;
+        }
+        match self.options.contexts.get(&context_name(text)) {
+            Some(NamedContext::Folder) => None,
+            Some(NamedContext::Image(image)) => Some(image.clone()),
+            None => Some(text.to_owned()),
+        }
     }
 
     /// All variables that a text uses.
