@@ -5,9 +5,9 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ibid_core::digest::Digest;
+use ibid_fetch::{Transport, join, local_path, shown};
 
 use crate::error::{Error, io_error};
-use crate::fetch::{Transport, join, local_path, shown};
 use crate::host::Host;
 use crate::index::Index;
 use crate::keyring::Keyring;
@@ -96,7 +96,9 @@ impl Finder<'_> {
         for candidate in candidates {
             let (uri, release) = match self.release(&candidate) {
                 Ok(found) => found,
-                Err(Error::NotFound { .. }) if candidate.need == Need::IfThere => continue,
+                Err(Error::Fetch(ibid_fetch::Error::NotFound { .. })) if candidate.need == Need::IfThere => {
+                    continue;
+                }
                 Err(error) if candidate.need == Need::Main => {
                     failures.push(error);
                     continue;
@@ -179,7 +181,7 @@ impl Finder<'_> {
     fn index_bytes(&self, archive: &Archive, file: &IndexFile, cache: &Path) -> Result<Vec<u8>, Error> {
         let url = index_url(archive, &file.path);
         if file.size > INDEX_BYTES_MAX {
-            return Err(Error::TooLong { url, limit: INDEX_BYTES_MAX });
+            return Err(ibid_fetch::Error::TooLong { url, limit: INDEX_BYTES_MAX }.into());
         }
         let kept = cache.join(format!("{}.index", Digest::of(url.as_bytes()).hex()));
         if let Ok(bytes) = std::fs::read(&kept)
@@ -194,10 +196,10 @@ impl Finder<'_> {
         });
         let bytes = match by_hash.map(|url| self.transport.verified_bytes(&url, file.size, file.digest)) {
             Some(Ok(bytes)) => bytes,
-            None | Some(Err(Error::NotFound { .. })) => {
+            None | Some(Err(ibid_fetch::Error::NotFound { .. })) => {
                 self.transport.verified_bytes(&index_url_raw(archive, &file.path), file.size, file.digest)?
             }
-            Some(Err(error)) => return Err(error),
+            Some(Err(error)) => return Err(error.into()),
         };
         if local_path(&archive.uri).is_none() {
             keep(&kept, &bytes)?;
@@ -301,10 +303,8 @@ impl Finder<'_> {
         }
         mirrors.sort_by_key(|(priority, _)| *priority);
         if mirrors.is_empty() {
-            return Err(Error::UnsupportedUri {
-                uri: shown(uri),
-                reason: "an empty list of mirrors".to_owned(),
-            });
+            let reason = "an empty list of mirrors".to_owned();
+            return Err(ibid_fetch::Error::UnsupportedUri { uri: shown(uri), reason }.into());
         }
         Ok(mirrors.into_iter().map(|(_, mirror)| mirror).collect())
     }
@@ -314,7 +314,11 @@ impl Finder<'_> {
         let mut unreachable = None;
         for uri in &candidate.uris {
             match self.release_at(uri, candidate) {
-                Err(error @ Error::Unreachable { .. }) => {
+                Err(
+                    error @ Error::Fetch(
+                        ibid_fetch::Error::Unreachable { .. } | ibid_fetch::Error::Refused { .. },
+                    ),
+                ) => {
                     unreachable.get_or_insert(error);
                 }
                 outcome => return outcome.map(|release| (uri.clone(), release)),
@@ -333,12 +337,12 @@ impl Finder<'_> {
         };
         let release = match self.transport.bytes(&url, RELEASE_BYTES_MAX) {
             Ok(bytes) => Release::from_clear_signed(&bytes, &keyring()?, self.now, &shown(&url))?,
-            Err(Error::NotFound { .. }) => {
+            Err(ibid_fetch::Error::NotFound { .. }) => {
                 let url = join(&folder, "Release");
                 let bytes = self.transport.bytes(&url, RELEASE_BYTES_MAX)?;
                 let signatures = match self.transport.bytes(&join(&folder, "Release.gpg"), RELEASE_BYTES_MAX)
                 {
-                    Err(Error::NotFound { .. }) => {
+                    Err(ibid_fetch::Error::NotFound { .. }) => {
                         return Err(Error::NotSigned {
                             url: shown(&url),
                             reason: "there is neither InRelease nor Release.gpg".to_owned(),
@@ -348,7 +352,7 @@ impl Finder<'_> {
                 };
                 Release::from_detached(&bytes, &signatures, &keyring()?, self.now, &shown(&url))?
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         release.check_suite(&candidate.suite)?;
         // What the administrator told apt about dates holds for the host's own sources only.

@@ -8,12 +8,12 @@ use std::sync::{Mutex, PoisonError};
 use ibid_core::digest::{Digest, Hasher};
 use ibid_core::image::{ContainerConfig, History, ImageConfig, RootFs};
 use ibid_core::time::rfc3339;
+use ibid_fetch::{Transport, join, shown};
 use ibid_store::{CommitRules, Store};
 
 use crate::configure::{self, Deferred, Place};
 use crate::database;
 use crate::error::{Error, io_error};
-use crate::fetch::{Transport, join, shown};
 use crate::host::Host;
 use crate::keyring::Keyring;
 use crate::lock::{LockedBase, LockedPackage, LockedSource};
@@ -158,7 +158,7 @@ fn fetch(
 ) -> Result<Vec<PathBuf>, Error> {
     let folder = store.root().join("debs");
     let scratch = store.scratch()?;
-    let transport = Transport::new(host);
+    let transport = host.transport();
     let total = lock.size();
     let received = AtomicI64::new(0);
     let report = |count: i64| {
@@ -235,18 +235,21 @@ fn fetch_one(
         let url = join(mirror, &package.filename);
         match transport.file(&url, path, package.size, package.sha256, report) {
             Ok(()) => return Ok(()),
-            Err(Error::NotFound { .. }) => {}
+            Err(ibid_fetch::Error::NotFound { .. }) => {}
             // Another mirror may still have it, whatever is wrong with this one.
             Err(error) => {
                 first_failure.get_or_insert(error);
             }
         }
     }
-    Err(first_failure.unwrap_or_else(|| Error::PackageGone {
-        package: package.name.clone(),
-        version: package.version.clone(),
-        mirrors: mirrors.iter().map(|mirror| shown(mirror)).collect(),
-    }))
+    Err(first_failure.map_or_else(
+        || Error::PackageGone {
+            package: package.name.clone(),
+            version: package.version.clone(),
+            mirrors: mirrors.iter().map(|mirror| shown(mirror)).collect(),
+        },
+        Error::Fetch,
+    ))
 }
 
 /// Where a source's packages may be found. Since digests decide, any place will do.

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use ibid_core::digest::Digest;
-
 /// A base image could not be resolved or made. Nothing of it is kept.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -74,28 +72,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A URI whose scheme or form is not supported.
-    #[error("{uri}: {reason}")]
-    UnsupportedUri {
-        /// The URI.
-        uri: String,
-        /// Why not.
-        reason: String,
-    },
-    /// A server could not be reached, or broke off, in every try.
-    #[error("{url} could not be fetched: {reason}")]
-    Unreachable {
-        /// What was fetched.
-        url: String,
-        /// The last failure.
-        reason: String,
-    },
-    /// The server answered that it has no such file.
-    #[error("{url}: not found on the mirror")]
-    NotFound {
-        /// What was fetched.
-        url: String,
-    },
+    /// Something could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] ibid_fetch::Error),
     /// The locked package has vanished from every known mirror.
     #[error("{package} {version} is no longer on {}; refresh the lock with `ibid build --update`", mirrors.join(", "))]
     PackageGone {
@@ -105,34 +84,6 @@ pub enum Error {
         version: String,
         /// The mirrors that were asked.
         mirrors: Vec<String>,
-    },
-    /// More bytes came than may be.
-    #[error("{url}: longer than the {limit} bytes that are expected")]
-    TooLong {
-        /// What was fetched.
-        url: String,
-        /// The most that may come.
-        limit: u64,
-    },
-    /// Fewer bytes came than were promised.
-    #[error("{url}: broke off after {found} of {expected} bytes")]
-    Truncated {
-        /// What was fetched.
-        url: String,
-        /// The promised size.
-        expected: u64,
-        /// Bytes that came.
-        found: u64,
-    },
-    /// Bytes whose digest is not the one that the signed release vouches for.
-    #[error("{url}: the content has digest {found}, not {expected}")]
-    HashMismatch {
-        /// What was fetched.
-        url: String,
-        /// The digest that was vouched for.
-        expected: Digest,
-        /// The digest of what came.
-        found: Digest,
     },
     /// The release file is no OpenPGP signed text.
     #[error("{url}: not a signed release file: {reason}")]

@@ -1,8 +1,9 @@
 //! What this machine says about packages: its apt sources and settings, its suite, its proxies and the roots it
 //! trusts for TLS.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use ibid_fetch::{Network, Transport};
 
 use crate::apt_conf::AptConf;
 use crate::error::{Error, io_error};
@@ -17,7 +18,7 @@ pub struct Host {
     pub(crate) codename: Option<String>,
     /// The distribution and those it derives from, lower case.
     pub(crate) distributions: Vec<String>,
-    environment: BTreeMap<String, String>,
+    pub(crate) network: Network,
 }
 
 impl Host {
@@ -68,12 +69,13 @@ impl Host {
             conf,
             codename: os("VERSION_CODENAME"),
             distributions,
-            environment: environment.into_iter().collect(),
+            network: Network::new(root, environment),
         })
     }
 
-    fn variable(&self, name: &str) -> Option<&str> {
-        self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    /// The way to other computers, through apt's proxies.
+    pub(crate) fn transport(&self) -> Transport<'_> {
+        Transport::with_proxies(&self.network, |scheme, host| self.proxy(scheme, host))
     }
 
     /// The proxy for a URL of `scheme` at `host`, apt's settings first, then the environment.
@@ -87,46 +89,7 @@ impl Host {
         if let Some(value) = settings.iter().find_map(|name| self.conf.get(name)) {
             return (!value.eq_ignore_ascii_case("direct") && value != "false").then(|| value.to_owned());
         }
-        if self.is_excepted(host) {
-            return None;
-        }
-        // The upper-case form of http_proxy can be set by the requests of a web server, so it does not count.
-        let names: &[&str] = match scheme {
-            "http" => &["http_proxy", "all_proxy", "ALL_PROXY"],
-            _ => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
-        };
-        names.iter().find_map(|name| self.variable(name)).map(str::to_owned)
-    }
-
-    fn is_excepted(&self, host: &str) -> bool {
-        let list = self.variable("no_proxy").or_else(|| self.variable("NO_PROXY")).unwrap_or_default();
-        list.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
-            let entry =
-                entry.split(':').next().unwrap_or(entry).trim_start_matches("*.").trim_start_matches('.');
-            entry == "*"
-                || host.eq_ignore_ascii_case(entry)
-                || host
-                    .to_ascii_lowercase()
-                    .strip_suffix(&entry.to_ascii_lowercase())
-                    .is_some_and(|rest| rest.ends_with('.'))
-        })
-    }
-
-    /// The first bundle of trusted certificates that is there.
-    pub(crate) fn certificate_bundle(&self) -> Option<PathBuf> {
-        self.variable("SSL_CERT_FILE").map(PathBuf::from).filter(|path| path.is_file()).or_else(|| {
-            [
-                "etc/ssl/certs/ca-certificates.crt",
-                "etc/pki/tls/certs/ca-bundle.crt",
-                "etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-                "etc/ssl/ca-bundle.pem",
-                "etc/ssl/cert.pem",
-                "var/lib/ca-certificates/ca-bundle.pem",
-            ]
-            .iter()
-            .map(|path| self.root.join(path))
-            .find(|path| path.is_file())
-        })
+        self.network.proxy(scheme, host)
     }
 
     /// Whether apt would refuse an expired release file here.
@@ -184,11 +147,6 @@ mod tests {
             None,
         );
         check("", &[("http_proxy", "http://e")], plain, Some("http://e"));
-        check("", &[("HTTP_PROXY", "http://e")], plain, None);
-        check("", &[("HTTPS_PROXY", "http://e")], secure, Some("http://e"));
-        check("", &[("http_proxy", "http://e"), ("no_proxy", "localhost,.example")], plain, None);
-        check("", &[("http_proxy", "http://e"), ("no_proxy", "ample")], plain, Some("http://e"));
-        check("", &[("http_proxy", "http://e"), ("NO_PROXY", "*")], plain, None);
     }
 
     #[test]

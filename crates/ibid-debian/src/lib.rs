@@ -23,13 +23,11 @@ mod database;
 mod date;
 mod deb822;
 mod error;
-mod fetch;
 mod host;
 mod index;
 mod keyring;
 mod lock;
 mod package;
-mod proxied;
 mod relation;
 mod release;
 mod root;
@@ -148,7 +146,7 @@ pub fn resolve(
         Some(suite) => suite.clone(),
         None => host.codename.clone().ok_or(Error::NoSuite)?,
     };
-    let transport = fetch::Transport::new(host);
+    let transport = host.transport();
     let finder = archive::Finder { host, transport: &transport, spec, now, progress };
     let archives = finder.archives(&suite)?;
     let index = finder.index(&archives, cache)?;

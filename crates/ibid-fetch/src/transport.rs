@@ -1,32 +1,43 @@
-//! Getting files from mirrors: `http`, `https` and `file`, through the host's proxies, with its trusted
-//! certificates.
-//!
-//! Nothing that comes is believed here: whoever asks gives the size and digest, or verifies a signature.
+//! Files by URL: `http`, `https` and `file`.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ibid_core::digest::{Digest, Hasher};
+use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::{Error, io_error};
-use crate::host::Host;
+use crate::network::Network;
 use crate::proxied;
 
 /// How often a file is asked for before its failure counts.
 const TRIES: usize = 3;
 const CONNECT_SECONDS_MAX: u64 = 15;
 const SILENCE_SECONDS_MAX: u64 = 60;
+const REDIRECTIONS_MAX: usize = 10;
 const BUFFER_BYTES: usize = 128 << 10;
 
+/// The proxy for a scheme and a host.
+type ProxyFor<'a> = dyn Fn(&str, &str) -> Option<String> + Send + Sync + 'a;
+
 /// Fetches files. Used from several threads at once.
-pub(crate) struct Transport<'a> {
-    host: &'a Host,
+pub struct Transport<'a> {
+    network: &'a Network,
+    proxy: Box<ProxyFor<'a>>,
     /// An agent for each proxy, and one without.
     agents: Mutex<BTreeMap<Option<String>, ureq::Agent>>,
+}
+
+/// What comes of a file.
+pub enum Piece<'a> {
+    /// The start: what came before is void.
+    Start,
+    /// The next bytes.
+    Bytes(&'a [u8]),
 }
 
 /// Why one try failed.
@@ -41,30 +52,82 @@ enum Failure {
     Final(Error),
 }
 
+/// What a server, or a proxy in its place, answers.
+pub(crate) enum Answer {
+    Body(Body),
+    Redirection(String),
+    Status(u16),
+}
+
+/// The bytes of a file.
+pub(crate) struct Body {
+    pub(crate) reader: Box<dyn Read>,
+    /// How many there are to be, if that was said.
+    pub(crate) length: Option<u64>,
+}
+
 impl<'a> Transport<'a> {
-    pub(crate) fn new(host: &'a Host) -> Self {
-        Self { host, agents: Mutex::default() }
+    /// Through the proxies of `network`.
+    pub fn new(network: &'a Network) -> Self {
+        Self::with_proxies(network, |scheme, host| network.proxy(scheme, host))
+    }
+
+    /// Through others than the network's own.
+    pub fn with_proxies(
+        network: &'a Network,
+        proxy: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'a,
+    ) -> Self {
+        Self { network, proxy: Box::new(proxy), agents: Mutex::default() }
+    }
+
+    /// A whole file of any size, piece by piece. Returns its size. When a try fails it starts again; what `take` has
+    /// got when this fails is of no use.
+    pub fn pieces(&self, url: &str, take: &mut dyn FnMut(Piece<'_>) -> io::Result<()>) -> Result<u64, Error> {
+        let written = |source| Failure::Final(Error::Write { url: shown(url), source });
+        self.try_several(url, |body| {
+            take(Piece::Start).map_err(written)?;
+            let mut buffer = vec![0; BUFFER_BYTES];
+            let mut total: u64 = 0;
+            loop {
+                let count = match body.reader.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && body.length.is_some() => {
+                        break;
+                    }
+                    Err(error) => return Err(Failure::Passing(error.to_string())),
+                };
+                total += count as u64;
+                take(Piece::Bytes(&buffer[..count])).map_err(written)?;
+            }
+            match body.length {
+                Some(expected) if expected != total => Err(Failure::Truncated { found: total, expected }),
+                _ => Ok(total),
+            }
+        })
     }
 
     /// A whole file of at most `limit` bytes.
-    pub(crate) fn bytes(&self, url: &str, limit: u64) -> Result<Vec<u8>, Error> {
+    pub fn bytes(&self, url: &str, limit: u64) -> Result<Vec<u8>, Error> {
         self.try_several(url, |body| {
             let mut bytes = Vec::new();
-            body.take(limit + 1)
+            (&mut body.reader)
+                .take(limit + 1)
                 .read_to_end(&mut bytes)
                 .map_err(|error| Failure::Passing(error.to_string()))?;
             if bytes.len() as u64 > limit {
-                return Err(Failure::Final(Error::TooLong { url: url.to_owned(), limit }));
+                return Err(Failure::Final(Error::TooLong { url: shown(url), limit }));
             }
             Ok(bytes)
         })
     }
 
     /// A whole file of known size and digest, in memory.
-    pub(crate) fn verified_bytes(&self, url: &str, size: u64, digest: Digest) -> Result<Vec<u8>, Error> {
+    pub fn verified_bytes(&self, url: &str, size: u64, digest: Digest) -> Result<Vec<u8>, Error> {
         let bytes = self.try_several(url, |body| {
             let mut bytes = Vec::with_capacity(usize::try_from(size.min(64 << 20)).unwrap_or(0));
-            copy(url, body, size, &|_| {}, |part| {
+            copy(url, &mut body.reader, size, &|_| {}, |part| {
                 bytes.extend_from_slice(part);
                 Ok(())
             })?;
@@ -76,7 +139,7 @@ impl<'a> Transport<'a> {
 
     /// Writes a file of known size and digest to `path`, which must not exist. On failure nothing is left there.
     /// `received` hears of bytes as they come, and of the same number taken back when a try failed.
-    pub(crate) fn file(
+    pub fn file(
         &self,
         url: &str,
         path: &Path,
@@ -92,7 +155,7 @@ impl<'a> Transport<'a> {
                 let so_far = std::cell::Cell::new(0);
                 let outcome = copy(
                     url,
-                    body,
+                    &mut body.reader,
                     size,
                     &|count| {
                         so_far.set(so_far.get() + count);
@@ -118,11 +181,11 @@ impl<'a> Transport<'a> {
     fn try_several<T>(
         &self,
         url: &str,
-        mut take: impl FnMut(&mut dyn Read) -> Result<T, Failure>,
+        mut take: impl FnMut(&mut Body) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         let mut last = Error::Unreachable { url: shown(url), reason: String::new() };
         for _ in 0..TRIES {
-            match self.open(url).and_then(|mut body| take(&mut *body)) {
+            match self.open(url).and_then(|mut body| take(&mut body)) {
                 Ok(value) => return Ok(value),
                 Err(Failure::NotFound) => return Err(Error::NotFound { url: shown(url) }),
                 Err(Failure::Final(error)) => return Err(error),
@@ -135,45 +198,62 @@ impl<'a> Transport<'a> {
         Err(last)
     }
 
-    fn open(&self, url: &str) -> Result<Box<dyn Read>, Failure> {
+    fn open(&self, url: &str) -> Result<Body, Failure> {
         if let Some(path) = local_path(url) {
             return match std::fs::File::open(&path) {
-                Ok(file) => Ok(Box::new(file)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::NotFound),
+                Ok(file) => Ok(Body { reader: Box::new(file), length: None }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::NotFound),
                 Err(error) => Err(Failure::Final(io_error(&path)(error))),
             };
         }
+        let mut url = url.to_owned();
+        // Each step may need another proxy, so the library follows none.
+        for _ in 0..=REDIRECTIONS_MAX {
+            match self.ask(&url)? {
+                Answer::Body(body) => return Ok(body),
+                Answer::Redirection(location) => url = redirected(&url, &location),
+                Answer::Status(404 | 410) => return Err(Failure::NotFound),
+                // The client is at fault, and will be again; but for what says that it is a matter of time.
+                Answer::Status(status @ 400..=499) if !matches!(status, 408 | 425 | 429) => {
+                    return Err(Failure::Final(Error::Refused { url: shown(&url), status }));
+                }
+                Answer::Status(status) => {
+                    return Err(Failure::Passing(format!("the server answered with status {status}")));
+                }
+            }
+        }
+        let reason = format!("more than {REDIRECTIONS_MAX} redirections");
+        Err(Failure::Final(Error::UnsupportedUri { uri: shown(&url), reason }))
+    }
+
+    fn ask(&self, url: &str) -> Result<Answer, Failure> {
         let unsupported = |reason: &str| {
             Failure::Final(Error::UnsupportedUri { uri: shown(url), reason: reason.to_owned() })
         };
-        let uri: ureq::http::Uri = url.parse().map_err(|_| unsupported("malformed"))?;
+        if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(unsupported("only http, https and, to begin with, file are supported"));
+        }
+        let uri: Uri = encoded(url).parse().map_err(|_| unsupported("malformed"))?;
         let (Some(scheme), Some(server)) = (uri.scheme_str(), uri.host()) else {
-            return Err(unsupported("no scheme or no host"));
+            return Err(unsupported("no host"));
         };
-        let proxy = match scheme {
-            "http" | "https" => self.host.proxy(scheme, server),
-            _ => return Err(unsupported("only http, https, file and mirror lists are supported")),
-        };
+        let proxy = (self.proxy)(scheme, server);
         if scheme == "http"
             && let Some(proxy) = proxy.as_deref().and_then(proxied::Proxy::parse)
         {
-            return match proxied::open(&proxy, &uri) {
-                Ok(body) => Ok(Box::new(body)),
-                Err(proxied::Failure::Status(404 | 410)) => Err(Failure::NotFound),
-                Err(proxied::Failure::Status(status)) => {
-                    Err(Failure::Passing(format!("the proxy answered with status {status}")))
-                }
-                Err(proxied::Failure::Io(error)) => Err(Failure::Passing(format!("proxy: {error}"))),
-            };
+            return proxied::ask(&proxy, &uri).map_err(|error| Failure::Passing(format!("proxy: {error}")));
         }
-        match self.agent(proxy)?.get(uri).call() {
-            Ok(response) => Ok(Box::new(response.into_body().into_reader())),
-            Err(ureq::Error::StatusCode(404 | 410)) => Err(Failure::NotFound),
-            Err(ureq::Error::StatusCode(status)) => {
-                Err(Failure::Passing(format!("the server answered with status {status}")))
+        let response =
+            self.agent(proxy)?.get(uri).call().map_err(|error| Failure::Passing(error.to_string()))?;
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        Ok(match (response.status().as_u16(), header("location")) {
+            (301 | 302 | 303 | 307 | 308, Some(location)) => Answer::Redirection(location.to_owned()),
+            (200..=299, _) => {
+                let length = header("content-length").and_then(|length| length.trim().parse().ok());
+                Answer::Body(Body { length, reader: Box::new(response.into_body().into_reader()) })
             }
-            Err(error) => Err(Failure::Passing(error.to_string())),
-        }
+            (status, _) => Answer::Status(status),
+        })
     }
 
     fn agent(&self, proxy: Option<String>) -> Result<ureq::Agent, Failure> {
@@ -190,6 +270,8 @@ impl<'a> Transport<'a> {
             .proxy(through.transpose()?)
             .tls_config(self.tls().map_err(Failure::Final)?)
             .user_agent("ibid")
+            .max_redirects(0)
+            .http_status_as_error(false)
             .max_idle_connections_per_host(8)
             .timeout_connect(Some(Duration::from_secs(CONNECT_SECONDS_MAX)))
             .timeout_resolve(Some(Duration::from_secs(CONNECT_SECONDS_MAX)))
@@ -204,7 +286,7 @@ impl<'a> Transport<'a> {
     /// TLS with the certificates that the host trusts. Without a bundle there are none, and `https` fails.
     fn tls(&self) -> Result<TlsConfig, Error> {
         let mut certificates: Vec<Certificate<'static>> = Vec::new();
-        if let Some(path) = self.host.certificate_bundle() {
+        if let Some(path) = self.network.certificate_bundle() {
             let pem = std::fs::read(&path).map_err(io_error(&path))?;
             for item in parse_pem(&pem).flatten() {
                 if let PemItem::Certificate(certificate) = item {
@@ -255,14 +337,14 @@ fn check_digest(url: &str, found: Digest, expected: Digest) -> Result<(), Error>
 }
 
 /// The path of a `file` or `copy` URI.
-pub(crate) fn local_path(url: &str) -> Option<PathBuf> {
+pub fn local_path(url: &str) -> Option<PathBuf> {
     let rest = url.strip_prefix("file:").or_else(|| url.strip_prefix("copy:"))?;
     let path = rest.strip_prefix("//").unwrap_or(rest);
     path.starts_with('/').then(|| PathBuf::from(path))
 }
 
 /// A URI without user name and password, for messages and for the lock.
-pub(crate) fn shown(uri: &str) -> String {
+pub fn shown(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
     let authority_end = rest.find('/').unwrap_or(rest.len());
     match rest[..authority_end].rfind('@') {
@@ -271,29 +353,45 @@ pub(crate) fn shown(uri: &str) -> String {
     }
 }
 
+/// A URL as requests write it: what people leave as it is, such as spaces, encoded (RFC 3986 § 2), and without
+/// fragment.
+fn encoded(url: &str) -> String {
+    let url = url.split('#').next().unwrap_or(url);
+    let mut encoded = String::with_capacity(url.len());
+    for byte in url.bytes() {
+        if byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// Where a redirection leads (RFC 3986 § 5.2, less `..`, which servers do not write).
+fn redirected(url: &str, location: &str) -> String {
+    if location.contains("://") {
+        return location.to_owned();
+    }
+    let Some((scheme, rest)) = url.split_once("://") else { return location.to_owned() };
+    let rest = rest.split(['?', '#']).next().unwrap_or(rest);
+    let host = rest.split('/').next().unwrap_or(rest);
+    if let Some(authority) = location.strip_prefix("//") {
+        format!("{scheme}://{authority}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{host}{location}")
+    } else if location.starts_with('?') {
+        format!("{scheme}://{rest}{location}")
+    } else {
+        let folder = rest.rfind('/').map_or(rest, |slash| &rest[..slash]);
+        format!("{scheme}://{folder}/{location}")
+    }
+}
+
 /// Joins an archive's URI and a path below it.
-pub(crate) fn join(uri: &str, path: &str) -> String {
+pub fn join(uri: &str, path: &str) -> String {
     format!("{}/{path}", uri.trim_end_matches('/'))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_not_shown() {
-        let check = |uri, expected: &str| assert_eq!(shown(uri), expected);
-        check("http://user:secret@mirror.example/debian", "http://mirror.example/debian");
-        check("http://mirror.example/a@b", "http://mirror.example/a@b");
-        check("file:/srv/mirror", "file:/srv/mirror");
-    }
-
-    #[test]
-    fn local_paths_are_found() {
-        assert_eq!(local_path("file:/srv/x"), Some(PathBuf::from("/srv/x")));
-        assert_eq!(local_path("file:///srv/x"), Some(PathBuf::from("/srv/x")));
-        assert_eq!(local_path("copy:/srv/x"), Some(PathBuf::from("/srv/x")));
-        assert_eq!(local_path("http://x"), None);
-        assert_eq!(local_path("file:relative"), None);
-    }
-}
+mod tests;

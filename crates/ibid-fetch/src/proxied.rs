@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use ureq::http::Uri;
 
+use crate::transport::{Answer, Body};
+
 const CONNECT_SECONDS_MAX: u64 = 15;
 const SILENCE_SECONDS_MAX: u64 = 60;
 const HEADER_BYTES_MAX: u64 = 64 << 10;
-const REDIRECTS_MAX: usize = 5;
 
 /// A proxy's address.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,21 +22,6 @@ pub(crate) struct Proxy {
     host: String,
     port: u16,
     credentials: Option<String>,
-}
-
-/// Why an answer did not come.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The answer is no success.
-    Status(u16),
-    /// The connection failed.
-    Io(io::Error),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
 }
 
 impl Proxy {
@@ -60,56 +46,28 @@ impl Proxy {
     }
 }
 
-/// The body of an answer.
-pub(crate) struct Body {
-    inner: io::Take<BufReader<TcpStream>>,
-    is_length_known: bool,
-}
-
-impl Read for Body {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        if count == 0 && !buffer.is_empty() && self.is_length_known && self.inner.limit() > 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended too soon"));
-        }
-        Ok(count)
+/// Asks the proxy for a URI.
+pub(crate) fn ask(proxy: &Proxy, uri: &Uri) -> io::Result<Answer> {
+    let target = uri.to_string();
+    let host = authority(&target)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a URL that no proxy can be asked for"))?;
+    let mut stream = connect(proxy)?;
+    let mut request = format!("GET {target} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: ibid\r\nAccept: */*\r\n");
+    if let Some(credentials) = &proxy.credentials {
+        request.push_str(&format!("Proxy-Authorization: Basic {}\r\n", base64(credentials.as_bytes())));
     }
-}
-
-/// Asks the proxy for a URI and follows its redirections.
-pub(crate) fn open(proxy: &Proxy, uri: &Uri) -> Result<Body, Failure> {
-    let mut target = uri.to_string();
-    for _ in 0..REDIRECTS_MAX {
-        let host = authority(&target).ok_or(Failure::Status(502))?;
-        let mut stream = connect(proxy)?;
-        let mut request =
-            format!("GET {target} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: ibid\r\nAccept: */*\r\n");
-        if let Some(credentials) = &proxy.credentials {
-            request.push_str(&format!("Proxy-Authorization: Basic {}\r\n", base64(credentials.as_bytes())));
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut input = BufReader::new(stream);
+    let head = read_head(&mut input)?;
+    Ok(match (head.status, head.location) {
+        (200, _) => {
+            let reader = Box::new(input.take(head.length.unwrap_or(u64::MAX)));
+            Answer::Body(Body { reader, length: head.length })
         }
-        request.push_str("\r\n");
-        stream.write_all(request.as_bytes())?;
-        let mut input = BufReader::new(stream);
-        let head = read_head(&mut input)?;
-        match head.status {
-            200 => {
-                let limit = head.length.unwrap_or(u64::MAX);
-                return Ok(Body { inner: input.take(limit), is_length_known: head.length.is_some() });
-            }
-            301 | 302 | 303 | 307 | 308 => {
-                let location = head.location.ok_or(Failure::Status(head.status))?;
-                target = if location.starts_with("http://") {
-                    location
-                } else if location.starts_with('/') {
-                    format!("http://{host}{location}")
-                } else {
-                    return Err(Failure::Status(head.status));
-                };
-            }
-            status => return Err(Failure::Status(status)),
-        }
-    }
-    Err(Failure::Io(io::Error::other("too many redirections")))
+        (301 | 302 | 303 | 307 | 308, Some(location)) => Answer::Redirection(location),
+        (status, _) => Answer::Status(status),
+    })
 }
 
 fn authority(target: &str) -> Option<&str> {
@@ -252,26 +210,20 @@ mod tests {
         let (proxy, server) = serve(vec![
             "HTTP/1.1 302 Found\r\nLocation: http://other.example/y\r\n\r\n",
             "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi and more",
+            "HTTP/1.0 404 Not Found\r\n\r\n",
         ]);
-        let mut body = String::new();
         let uri = "http://mirror.example/x".parse().expect("a URI");
-        open(&proxy, &uri).expect("an answer").read_to_string(&mut body).expect("text");
-        assert_eq!(body, "hi");
+        let Ok(Answer::Redirection(location)) = ask(&proxy, &uri) else { panic!("no redirection") };
+        assert_eq!(location, "http://other.example/y");
+        let uri = location.parse().expect("a URI");
+        let Ok(Answer::Body(mut body)) = ask(&proxy, &uri) else { panic!("no body") };
+        let mut content = String::new();
+        body.reader.read_to_string(&mut content).expect("text");
+        assert_eq!((content.as_str(), body.length), ("hi", Some(2)));
+        assert!(matches!(ask(&proxy, &uri), Ok(Answer::Status(404))));
         let requests = server.join().expect("the server ends");
         assert!(requests[0].starts_with("GET http://mirror.example/x HTTP/1.0\r\nHost: mirror.example\r\n"));
         assert!(requests[0].contains("Proxy-Authorization: Basic dTpw\r\n"));
         assert!(requests[1].starts_with("GET http://other.example/y HTTP/1.0\r\nHost: other.example\r\n"));
-    }
-
-    #[test]
-    fn answer_that_ends_too_soon_is_an_error() {
-        let (proxy, server) =
-            serve(vec!["HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhi", "HTTP/1.0 404 Not Found\r\n\r\n"]);
-        let uri = "http://mirror.example/x".parse().expect("a URI");
-        let error =
-            open(&proxy, &uri).expect("an answer").read_to_end(&mut Vec::new()).expect_err("cut short");
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(matches!(open(&proxy, &uri), Err(Failure::Status(404))));
-        server.join().expect("the server ends");
     }
 }
