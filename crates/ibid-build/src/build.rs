@@ -31,6 +31,7 @@ use crate::context::{self, Context, Selection};
 use crate::credentials::Credentials;
 use crate::explain::Explanations;
 use crate::inputs::{self, Inputs, StageLayers};
+use crate::remote::{self, Fetched, Remotes};
 use crate::run_step::{self, Site};
 use crate::{copy, key, mounts};
 
@@ -61,6 +62,8 @@ pub struct Request<'a> {
     pub context: &'a Context,
     /// Other folders that may be copied from, by the names that the plan gives them.
     pub named_contexts: &'a BTreeMap<String, Context>,
+    /// What `ADD` fetches.
+    pub remotes: &'a Remotes,
     /// Images by the text that the plan names them with.
     pub bases: &'a BTreeMap<String, BaseImage>,
     /// Time given to everything that is made, in seconds since 1970.
@@ -134,6 +137,8 @@ pub enum Event<'a> {
     CacheFault(&'a Path, &'a Fault),
     /// The step that starts copies these files of the context.
     Copying(StepName<'a>, &'a Selection),
+    /// Something is fetched for a step.
+    Fetching(StepName<'a>, &'a str),
     /// The running step wrote a line; seconds since its start.
     Output(StepName<'a>, f64, &'a str),
     /// A step has ended well; seconds it took.
@@ -232,6 +237,9 @@ pub enum StepError {
     /// Files could not be copied.
     #[error(transparent)]
     Copy(#[from] copy::Error),
+    /// Something could not be fetched.
+    #[error(transparent)]
+    Remote(#[from] remote::Error),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] ibid_store::Error),
@@ -463,6 +471,15 @@ impl Performance<'_> {
         for index in step.action.stages() {
             stages.insert(index, self.built(index)?.layers.as_slice());
         }
+        let on_fetch = |line: &str| (self.on_event)(Event::Fetching(name, line));
+        if let Action::Copy(copy) = &step.action {
+            for source in &copy.sources {
+                request
+                    .remotes
+                    .learn(source, &self.cancellation, &on_fetch)
+                    .map_err(|error| at(error.into()))?;
+            }
+        }
         let inputs =
             Inputs::of(step, &state.layers, request, &stages).map_err(at)?.expect("the step makes something");
         let digest = inputs.key.digest;
@@ -503,7 +520,14 @@ impl Performance<'_> {
         if store.lowers(&state.layers).len() > LAYERS_MAX {
             return Err(at(StepError::TooManyLayers).into());
         }
-        let layer = self.perform(step, state, &inputs, &stages, &on_line).map_err(at)?;
+        let mut fetched = BTreeMap::new();
+        if let Action::Copy(copy) = &step.action {
+            for (number, source) in copy.sources.iter().enumerate() {
+                let found = request.remotes.fetch(source, &self.cancellation, &on_fetch);
+                fetched.extend(found.map_err(|error| at(error.into()))?.map(|found| (number, found)));
+            }
+        }
+        let layer = self.perform(step, state, &inputs, &fetched, &stages, &on_line).map_err(at)?;
         if !request.is_trial {
             put_cached_step(store, &digest, &CachedStep { layer })?;
             request.explanations.keep(name.number, traced);
@@ -531,12 +555,13 @@ impl Performance<'_> {
         Ok(None)
     }
 
-    /// Executes a step and commits its layer.
+    /// Executes a step and commits its layer. `fetched` are its sources that are fetched, by number.
     fn perform(
         &self,
         step: &Step,
         state: &StageState,
         inputs: &Inputs,
+        fetched: &BTreeMap<usize, Fetched>,
         stages: &StageLayers,
         on_line: &(dyn Fn(&str) + Sync),
     ) -> Result<Option<DiffId>, StepError> {
@@ -597,7 +622,7 @@ impl Performance<'_> {
                 let place = copy::Place { store, layers, draft: &draft };
                 let devices = match (request.folder(&copy.from), inputs.selections.first()) {
                     (Some(context), Some(selection)) => {
-                        copy::from_context(place, copy, context, selection, owner)?
+                        copy::from_context(place, copy, context, selection, fetched, owner)?
                     }
                     _ => {
                         let source = inputs::source_layers(&copy.from, request, stages);
@@ -627,6 +652,9 @@ impl Drop for End<'_> {
 /// an edit of the code costs nothing.
 pub fn built_environment(store: &Store, request: &Request) -> Result<Option<Digest>, Error> {
     let plan = request.plan;
+    if plan.remotes().any(|(source, _)| request.remotes.known(source).is_none()) {
+        return Ok(None);
+    }
     let mut built: BTreeMap<usize, StageState> = BTreeMap::new();
     for (index, stage) in plan.stages.iter().enumerate() {
         let base = match stage.base {

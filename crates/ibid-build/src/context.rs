@@ -201,6 +201,7 @@ impl Context {
                 CopySource::Below { folder, pattern } => {
                     select::expand_below(self, folder, pattern, number, &exclude, &mut selection)?;
                 }
+                CopySource::Url(_) => {}
             }
         }
         Ok(selection)

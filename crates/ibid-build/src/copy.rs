@@ -16,17 +16,19 @@ mod devices;
 mod target;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use ibid_core::digest::DiffId;
-use ibid_core::plan::Copy;
+use ibid_core::plan::{Copy, CopySource};
 use ibid_sandbox::{Overlay, Upper, rootfs};
 use ibid_store::{ImportedArchive, Kind, LayerDraft, Store};
 
 use crate::archive;
 use crate::context::{self, Context, Entry, Selection};
+use crate::remote::Fetched;
 pub(crate) use devices::Devices;
 use target::{Owner, Target};
 use writer::{Conflicts, Metadata, Source, Writer};
@@ -138,12 +140,14 @@ pub(crate) fn into_folder(
     writer.finish().map(drop)
 }
 
-/// Copies files of the build context. Gives the devices that empty files stand for.
+/// Copies files of the build context, and what was fetched, by number of the source. Gives the devices that empty files
+/// stand for.
 pub(crate) fn from_context(
     place: Place,
     copy: &Copy,
     context: &Context,
     selection: &Selection,
+    fetched: &BTreeMap<usize, Fetched>,
     owner: Option<Owner>,
 ) -> Result<Devices, Error> {
     let source = Source {
@@ -154,7 +158,7 @@ pub(crate) fn from_context(
         conflicts: Conflicts::Refused,
     };
     let view = View::open(place)?;
-    let devices = write(&view, place, copy, source, selection)?;
+    let devices = write(&view, place, copy, source, selection, fetched)?;
     view.close()?;
     Ok(devices)
 }
@@ -191,7 +195,7 @@ pub(crate) fn from_layers(
         chmod: copy.chmod.as_ref(),
         conflicts: Conflicts::Refused,
     };
-    let devices = write(&view, place, copy, source, &selection)?;
+    let devices = write(&view, place, copy, source, &selection, &BTreeMap::new())?;
     drop(from);
     if let Some(source_view) = source_view {
         source_view.unmount()?;
@@ -240,37 +244,60 @@ fn write(
     copy: &Copy,
     source: Source,
     selection: &Selection,
+    fetched: &BTreeMap<usize, Fetched>,
 ) -> Result<Devices, Error> {
     let made_owner = source.owner.unwrap_or((0, 0));
     let mut target = Target::open(&view.root)?;
     let mut devices = Devices::default();
     let mut writer = Writer::new(&mut target, made_owner);
-    let has_files = !copy.inline.is_empty() || selection.sources.iter().any(|item| !item.is_folder());
-    let is_several = selection.sources.len() + copy.inline.len() > 1;
-    if is_several && has_files && !Destination::find(&mut writer, &copy.dest)?.is_folder {
+    let folders = selection.sources.iter().filter(|item| item.is_folder()).count();
+    let files = selection.sources.len() - folders + fetched.len() + copy.inline.len();
+    if files > 0 && folders + files > 1 && !Destination::find(&mut writer, &copy.dest)?.is_folder {
         return Err(Error::SeveralSources(copy.dest.clone()));
     }
-    for item in &selection.sources {
-        writer.start();
-        let destination = Destination::find(&mut writer, &copy.dest)?;
-        if item.is_folder() {
-            writer.folder(&destination.path)?;
-            for (relative, entry) in item.entries() {
-                writer.entry(source, destination.path.join(OsStr::from_bytes(relative)), entry)?;
-            }
-            continue;
-        }
-        for (_, entry) in item.entries() {
-            if copy.extract
-                && let Some(compression) = detect(source.from, entry)?
-            {
-                devices.extend(writer.finish()?);
-                let archive = archive::import(place.store, source.from, entry, compression)?;
-                devices.extend(extract(&mut target, place, &archive, &destination.path, made_owner)?);
-                writer = Writer::new(&mut target, made_owner);
+    for (number, from) in copy.sources.iter().enumerate() {
+        for item in selection.sources.iter().filter(|item| item.number() == number) {
+            writer.start();
+            let destination = Destination::find(&mut writer, &copy.dest)?;
+            if item.is_folder() {
+                writer.folder(&destination.path)?;
+                for (relative, entry) in item.entries() {
+                    writer.entry(source, destination.path.join(OsStr::from_bytes(relative)), entry)?;
+                }
                 continue;
             }
-            writer.entry(source, destination.file(OsStr::from_bytes(item.name())), entry)?;
+            for (_, entry) in item.entries() {
+                if copy.extract
+                    && let Some(compression) = detect(source.from, entry)?
+                {
+                    devices.extend(writer.finish()?);
+                    let archive = archive::import(place.store, source.from, entry, compression)?;
+                    devices.extend(extract(&mut target, place, &archive, &destination.path, made_owner)?);
+                    writer = Writer::new(&mut target, made_owner);
+                    continue;
+                }
+                writer.entry(source, destination.file(OsStr::from_bytes(item.name())), entry)?;
+            }
+        }
+        if let (CopySource::Url(url), Some(Fetched::File(path))) = (from, fetched.get(&number)) {
+            let destination = Destination::find(&mut writer, &copy.dest)?;
+            devices.extend(writer.finish()?);
+            let (from, selection) = downloaded(path)?;
+            for (_, entry) in selection.sources.iter().flat_map(context::Source::entries) {
+                match detect(&from, entry)?.filter(|_| url.unpack) {
+                    Some(compression) => {
+                        let archive = archive::import(place.store, &from, entry, compression)?;
+                        devices.extend(extract(&mut target, place, &archive, &destination.path, made_owner)?);
+                    }
+                    None => {
+                        let source = Source { from: &from, metadata: Metadata::Fetched, ..source };
+                        let mut writer = Writer::new(&mut target, made_owner);
+                        writer.entry(source, destination.file(OsStr::new(&url.file_name)), entry)?;
+                        writer.finish()?;
+                    }
+                }
+            }
+            writer = Writer::new(&mut target, made_owner);
         }
     }
     for inline in &copy.inline {
@@ -311,7 +338,17 @@ fn detect(from: &Context, entry: &Entry) -> Result<Option<archive::Compression>,
     }
 }
 
-/// Copies an extracted archive into a folder of the image, keeping what the archive says.
+/// A file of the store that was fetched.
+fn downloaded(path: &Path) -> Result<(Context, Selection), Error> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
+        unreachable!("a download is in a folder and named by its digest");
+    };
+    let from = Context::of_layers(folder, "the downloads".to_owned())?;
+    let selection = from.select_path(name)?;
+    Ok((from, selection))
+}
+
+/// Extracts an archive into a folder of the image, keeping what the archive says.
 fn extract(
     target: &mut Target,
     place: Place,

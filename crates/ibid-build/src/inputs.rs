@@ -50,7 +50,14 @@ impl Inputs {
             Action::Workdir { path, user } => key::workdir(path, user, layers, rules),
             Action::Copy(copy) => {
                 let content = content(&copy.from, &|context| context.select_copied(copy))?;
-                key::copy(copy, &content, layers, rules)
+                let mut pins = BTreeMap::new();
+                for (number, source) in copy.sources.iter().enumerate() {
+                    let pin = request.remotes.known(source);
+                    let before = selections.iter().flat_map(|selection: &Selection| &selection.sources);
+                    let before = before.filter(|source| source.number() < number).count();
+                    pins.extend(pin.map(|pin| (number, (pin, before))));
+                }
+                key::copy(copy, &content, &pins, layers, rules)
             }
             Action::Run(run) => {
                 for mount in &run.mounts {

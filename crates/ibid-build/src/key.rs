@@ -1,9 +1,13 @@
 //! Cache keys: a digest of what a step reads, and of nothing else. Never a time, a folder, a user, or the
 //! builder's umask.
 
+use std::collections::BTreeMap;
+
 use ibid_core::digest::{DiffId, Digest, Hasher};
 use ibid_core::image::ContainerConfig;
 use ibid_core::plan::{CacheBase, Copy, CopySource, Network, Permissions, Run};
+
+use crate::remote::Pin;
 
 /// Raised when a step's meaning or the rules for its layer change, so that old results are not used.
 const RULES_VERSION: &str = "3";
@@ -121,7 +125,14 @@ pub(crate) fn mounted_context(content: &Digest, epoch: i64) -> Digest {
 }
 
 /// A `COPY` or `ADD` over `layers`, of sources with the given content. With `--link` the layers are no part of it.
-pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], rules: Rules) -> Key {
+/// Where something is fetched, `pins` says what, by number of the source, and after how many others it comes.
+pub(crate) fn copy(
+    copy: &Copy,
+    content: &Digest,
+    pins: &BTreeMap<usize, (Pin, usize)>,
+    layers: &[DiffId],
+    rules: Rules,
+) -> Key {
     let mut key = KeyHasher::new("copy", rules);
     if copy.link {
         key.field("link", "yes");
@@ -129,12 +140,21 @@ pub(crate) fn copy(copy: &Copy, content: &Digest, layers: &[DiffId], rules: Rule
         key.layers(layers);
     }
     key.field("content", &content.to_string());
-    for source in &copy.sources {
+    for (number, source) in copy.sources.iter().enumerate() {
+        if let Some((pin, before)) = pins.get(&number) {
+            key.field("fetched", &pin.to_string());
+            key.field("after", &before.to_string());
+        }
         match source {
             CopySource::Path(path) => key.field("source", path),
             CopySource::Below { folder, pattern } => {
                 key.field("source", folder);
                 key.field("pattern", pattern);
+            }
+            // Where it comes from is not what it is.
+            CopySource::Url(url) => {
+                key.field("name", &url.file_name);
+                key.field("unpack", if url.unpack { "yes" } else { "no" });
             }
         }
     }

@@ -13,6 +13,7 @@ mod inputs;
 mod key;
 pub mod mounts;
 pub mod record;
+pub mod remote;
 mod run_step;
 pub mod unwanted;
 pub mod verify;

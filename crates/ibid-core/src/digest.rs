@@ -117,7 +117,7 @@ impl fmt::Debug for DiffId {
 }
 
 /// Hashes a stream: write the bytes, then [`Hasher::finish`].
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {

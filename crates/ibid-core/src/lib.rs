@@ -14,6 +14,7 @@ pub mod mode;
 pub mod plan;
 pub mod platform;
 pub mod reference;
+pub mod remote;
 pub mod run;
 pub mod scrub;
 pub mod time;

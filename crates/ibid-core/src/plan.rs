@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::image::ContainerConfig;
 use crate::mode::ModeChange;
+use crate::remote::UrlSource;
 
 /// A whole build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,18 @@ impl Plan {
             _ => None,
         });
         named.collect()
+    }
+
+    /// What is fetched, with the lines that ask for it.
+    pub fn remotes(&self) -> impl Iterator<Item = (&CopySource, Lines)> {
+        let steps = self.stages.iter().flat_map(|stage| &stage.steps);
+        let copies = steps.filter_map(|step| match &step.action {
+            Action::Copy(copy) => Some((copy, step.lines)),
+            _ => None,
+        });
+        copies
+            .flat_map(|(copy, lines)| copy.sources.iter().map(move |source| (source, lines)))
+            .filter(|(source, _)| source.name().is_some())
     }
 }
 
@@ -340,6 +353,18 @@ pub enum CopySource {
         /// The pattern.
         pattern: String,
     },
+    /// A file that is fetched: `ADD` of a URL.
+    Url(UrlSource),
+}
+
+impl CopySource {
+    /// What a lock calls it; none for what is not fetched.
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Self::Path(_) | Self::Below { .. } => None,
+            Self::Url(source) => Some(source.name()),
+        }
+    }
 }
 
 /// Where `COPY` and mounts find their sources.

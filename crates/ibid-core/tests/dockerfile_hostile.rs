@@ -113,6 +113,11 @@ fn check_plan(plan: &Plan, lines_count: usize) {
                         let paths = match source {
                             CopySource::Path(path) => vec![path],
                             CopySource::Below { folder, pattern } => vec![folder, pattern],
+                            CopySource::Url(source) => {
+                                assert!(!source.file_name.contains(['/', '\0']));
+                                assert!(!matches!(source.file_name.as_str(), "" | "." | ".."));
+                                vec![]
+                            }
                         };
                         assert!(paths.iter().all(|path| *path == "." || is_clean(&format!("/{path}"))));
                     }
@@ -213,6 +218,9 @@ const PIECES: &[&str] = &[
     "--chmod=755 ",
     "--chmod=u=rwX,+t ",
     "--parents ",
+    "--checksum=sha256:0 ",
+    "https://h/..",
+    "%2f%00",
     "--link ",
     "--exclude=**/*.o ",
     "/./",

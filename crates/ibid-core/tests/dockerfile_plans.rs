@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use ibid_core::dockerfile::{self, Error, NamedContext, PlanOptions};
 use ibid_core::image::ContainerConfig;
 use ibid_core::plan::{Action, Base, Copy, CopyFrom, CopySource, Lines, Network, Plan, Run};
+use ibid_core::remote::UrlSource;
 
 #[test]
 fn plans_are_as_written_down() {
@@ -224,6 +225,11 @@ fn shown_source(source: &CopySource) -> String {
     match source {
         CopySource::Path(path) => path.clone(),
         CopySource::Below { folder, pattern } => format!("{folder} : {pattern}"),
+        CopySource::Url(UrlSource { url, file_name, sha256, unpack }) => {
+            let sha256 = sha256.map_or(String::new(), |digest| format!(" with {digest}"));
+            let unpack = if *unpack { ", extracting" } else { "" };
+            format!("{url} as {file_name}{sha256}{unpack}")
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ibid_core::digest::Digest;
-use ibid_fetch::{Transport, join, local_path, shown};
+use ibid_core::remote::without_credentials;
+use ibid_fetch::{Transport, join, local_path};
 
 use crate::error::{Error, io_error};
 use crate::host::Host;
@@ -66,7 +67,7 @@ impl Archive {
     /// What the lock says of it.
     pub(crate) fn locked(&self) -> LockedSource {
         LockedSource {
-            uri: shown(&self.uri).trim_end_matches('/').to_owned(),
+            uri: without_credentials(&self.uri).trim_end_matches('/').to_owned(),
             suite: self.suite.clone(),
             components: self.components.clone(),
             keys: self.release.signers.clone(),
@@ -108,7 +109,7 @@ impl Finder<'_> {
             let known =
                 |origin: &str| self.host.distributions.iter().any(|name| name.eq_ignore_ascii_case(origin));
             if self.spec.mirror.is_none() && !known(&release.origin) {
-                foreign.push(format!("{} ({})", shown(&uri), release.origin));
+                foreign.push(format!("{} ({})", without_credentials(&uri), release.origin));
                 continue;
             }
             let concrete = if candidate.by_role {
@@ -159,7 +160,7 @@ impl Finder<'_> {
                 let files = archive.release.package_indexes(component, &self.spec.architecture);
                 if files.is_empty() && root_of(&archive.suite) == archive.suite {
                     return Err(Error::InvalidRelease {
-                        url: shown(&join(&archive.uri, &format!("dists/{}", archive.suite))),
+                        url: without_credentials(&join(&archive.uri, &format!("dists/{}", archive.suite))),
                         reason: format!("lists no packages of {component} for {}", self.spec.architecture),
                     });
                 }
@@ -304,7 +305,7 @@ impl Finder<'_> {
         mirrors.sort_by_key(|(priority, _)| *priority);
         if mirrors.is_empty() {
             let reason = "an empty list of mirrors".to_owned();
-            return Err(ibid_fetch::Error::UnsupportedUri { uri: shown(uri), reason }.into());
+            return Err(ibid_fetch::Error::UnsupportedUri { uri: without_credentials(uri), reason }.into());
         }
         Ok(mirrors.into_iter().map(|(_, mirror)| mirror).collect())
     }
@@ -330,13 +331,17 @@ impl Finder<'_> {
     fn release_at(&self, uri: &str, candidate: &Candidate) -> Result<Release, Error> {
         let folder = join(uri, &format!("dists/{}", candidate.suite));
         let url = join(&folder, "InRelease");
-        (self.progress)(Event::Fetching { url: shown(&url), bytes: None });
+        (self.progress)(Event::Fetching { url: without_credentials(&url), bytes: None });
         let keyring = || match &candidate.keys {
             Keys::File(path) => Keyring::of_file(path),
-            Keys::Source(signed_by) => Keyring::of_source(signed_by, &self.host.root, &shown(&url)),
+            Keys::Source(signed_by) => {
+                Keyring::of_source(signed_by, &self.host.root, &without_credentials(&url))
+            }
         };
         let release = match self.transport.bytes(&url, RELEASE_BYTES_MAX) {
-            Ok(bytes) => Release::from_clear_signed(&bytes, &keyring()?, self.now, &shown(&url))?,
+            Ok(bytes) => {
+                Release::from_clear_signed(&bytes, &keyring()?, self.now, &without_credentials(&url))?
+            }
             Err(ibid_fetch::Error::NotFound { .. }) => {
                 let url = join(&folder, "Release");
                 let bytes = self.transport.bytes(&url, RELEASE_BYTES_MAX)?;
@@ -344,13 +349,19 @@ impl Finder<'_> {
                 {
                     Err(ibid_fetch::Error::NotFound { .. }) => {
                         return Err(Error::NotSigned {
-                            url: shown(&url),
+                            url: without_credentials(&url),
                             reason: "there is neither InRelease nor Release.gpg".to_owned(),
                         });
                     }
                     other => other?,
                 };
-                Release::from_detached(&bytes, &signatures, &keyring()?, self.now, &shown(&url))?
+                Release::from_detached(
+                    &bytes,
+                    &signatures,
+                    &keyring()?,
+                    self.now,
+                    &without_credentials(&url),
+                )?
             }
             Err(error) => return Err(error.into()),
         };
@@ -380,7 +391,7 @@ fn index_url_raw(archive: &Archive, path: &str) -> String {
 }
 
 fn index_url(archive: &Archive, path: &str) -> String {
-    shown(&index_url_raw(archive, path))
+    without_credentials(&index_url_raw(archive, path))
 }
 
 fn decompress<'a>(path: &str, bytes: &'a [u8]) -> Box<dyn Read + 'a> {

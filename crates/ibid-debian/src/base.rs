@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use ibid_core::digest::{Digest, Hasher};
 use ibid_core::image::{ContainerConfig, History, ImageConfig, RootFs};
+use ibid_core::remote::without_credentials;
 use ibid_core::time::rfc3339;
-use ibid_fetch::{Transport, join, shown};
+use ibid_fetch::{Transport, join};
 use ibid_store::{CommitRules, Store};
 
 use crate::configure::{self, Deferred, Place};
@@ -246,7 +247,7 @@ fn fetch_one(
         || Error::PackageGone {
             package: package.name.clone(),
             version: package.version.clone(),
-            mirrors: mirrors.iter().map(|mirror| shown(mirror)).collect(),
+            mirrors: mirrors.iter().map(|mirror| without_credentials(mirror)).collect(),
         },
         Error::Fetch,
     ))
@@ -265,7 +266,8 @@ fn mirrors(source: &LockedSource, lock: &LockedBase, spec: &BaseSpec, host: &Hos
         .sources
         .iter()
         .filter(|entry| !entry.uri.starts_with("mirror") && !entry.uri.starts_with("cdrom"));
-    let uris = own.clone().filter(|entry| shown(&entry.uri).trim_end_matches('/') == source.uri);
+    let uris =
+        own.clone().filter(|entry| without_credentials(&entry.uri).trim_end_matches('/') == source.uri);
     mirrors.extend(uris.map(|entry| entry.uri.clone()));
     mirrors.push(source.uri.clone());
     mirrors.extend(own.filter(|entry| entry.suite == source.suite).map(|entry| entry.uri.clone()));

@@ -10,4 +10,4 @@ mod transport;
 
 pub use error::Error;
 pub use network::Network;
-pub use transport::{Piece, Transport, join, local_path, shown};
+pub use transport::{Piece, Transport, join, local_path};

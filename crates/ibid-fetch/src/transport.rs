@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ibid_core::digest::{Digest, Hasher};
+use ibid_core::remote::without_credentials;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
@@ -83,7 +84,7 @@ impl<'a> Transport<'a> {
     /// A whole file of any size, piece by piece. Returns its size. When a try fails it starts again; what `take` has
     /// got when this fails is of no use.
     pub fn pieces(&self, url: &str, take: &mut dyn FnMut(Piece<'_>) -> io::Result<()>) -> Result<u64, Error> {
-        let written = |source| Failure::Final(Error::Write { url: shown(url), source });
+        let written = |source| Failure::Final(Error::Write { url: without_credentials(url), source });
         self.try_several(url, |body| {
             take(Piece::Start).map_err(written)?;
             let mut buffer = vec![0; BUFFER_BYTES];
@@ -117,7 +118,7 @@ impl<'a> Transport<'a> {
                 .read_to_end(&mut bytes)
                 .map_err(|error| Failure::Passing(error.to_string()))?;
             if bytes.len() as u64 > limit {
-                return Err(Failure::Final(Error::TooLong { url: shown(url), limit }));
+                return Err(Failure::Final(Error::TooLong { url: without_credentials(url), limit }));
             }
             Ok(bytes)
         })
@@ -183,15 +184,17 @@ impl<'a> Transport<'a> {
         url: &str,
         mut take: impl FnMut(&mut Body) -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        let mut last = Error::Unreachable { url: shown(url), reason: String::new() };
+        let mut last = Error::Unreachable { url: without_credentials(url), reason: String::new() };
         for _ in 0..TRIES {
             match self.open(url).and_then(|mut body| take(&mut body)) {
                 Ok(value) => return Ok(value),
-                Err(Failure::NotFound) => return Err(Error::NotFound { url: shown(url) }),
+                Err(Failure::NotFound) => return Err(Error::NotFound { url: without_credentials(url) }),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(reason)) => last = Error::Unreachable { url: shown(url), reason },
+                Err(Failure::Passing(reason)) => {
+                    last = Error::Unreachable { url: without_credentials(url), reason }
+                }
                 Err(Failure::Truncated { found, expected }) => {
-                    last = Error::Truncated { url: shown(url), found, expected };
+                    last = Error::Truncated { url: without_credentials(url), found, expected };
                 }
             }
         }
@@ -215,7 +218,7 @@ impl<'a> Transport<'a> {
                 Answer::Status(404 | 410) => return Err(Failure::NotFound),
                 // The client is at fault, and will be again; but for what says that it is a matter of time.
                 Answer::Status(status @ 400..=499) if !matches!(status, 408 | 425 | 429) => {
-                    return Err(Failure::Final(Error::Refused { url: shown(&url), status }));
+                    return Err(Failure::Final(Error::Refused { url: without_credentials(&url), status }));
                 }
                 Answer::Status(status) => {
                     return Err(Failure::Passing(format!("the server answered with status {status}")));
@@ -223,12 +226,12 @@ impl<'a> Transport<'a> {
             }
         }
         let reason = format!("more than {REDIRECTIONS_MAX} redirections");
-        Err(Failure::Final(Error::UnsupportedUri { uri: shown(&url), reason }))
+        Err(Failure::Final(Error::UnsupportedUri { uri: without_credentials(&url), reason }))
     }
 
     fn ask(&self, url: &str) -> Result<Answer, Failure> {
         let unsupported = |reason: &str| {
-            Failure::Final(Error::UnsupportedUri { uri: shown(url), reason: reason.to_owned() })
+            Failure::Final(Error::UnsupportedUri { uri: without_credentials(url), reason: reason.to_owned() })
         };
         if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(unsupported("only http, https and, to begin with, file are supported"));
@@ -262,7 +265,7 @@ impl<'a> Transport<'a> {
             return Ok(agent.clone());
         }
         let unsupported = |uri: &str, error: ureq::Error| {
-            Failure::Final(Error::UnsupportedUri { uri: shown(uri), reason: error.to_string() })
+            Failure::Final(Error::UnsupportedUri { uri: without_credentials(uri), reason: error.to_string() })
         };
         let through =
             proxy.as_deref().map(|uri| ureq::Proxy::new(uri).map_err(|error| unsupported(uri, error)));
@@ -321,7 +324,7 @@ fn copy(
         };
         total += count as u64;
         if total > size {
-            return Err(Failure::Final(Error::TooLong { url: shown(url), limit: size }));
+            return Err(Failure::Final(Error::TooLong { url: without_credentials(url), limit: size }));
         }
         write(&buffer[..count]).map_err(Failure::Final)?;
         received(i64::try_from(count).unwrap_or(i64::MAX));
@@ -333,7 +336,11 @@ fn copy(
 }
 
 fn check_digest(url: &str, found: Digest, expected: Digest) -> Result<(), Error> {
-    if found == expected { Ok(()) } else { Err(Error::HashMismatch { url: shown(url), expected, found }) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(Error::HashMismatch { url: without_credentials(url), expected, found })
+    }
 }
 
 /// The path of a `file` or `copy` URI.
@@ -341,16 +348,6 @@ pub fn local_path(url: &str) -> Option<PathBuf> {
     let rest = url.strip_prefix("file:").or_else(|| url.strip_prefix("copy:"))?;
     let path = rest.strip_prefix("//").unwrap_or(rest);
     path.starts_with('/').then(|| PathBuf::from(path))
-}
-
-/// A URI without user name and password, for messages and for the lock.
-pub fn shown(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
-    let authority_end = rest.find('/').unwrap_or(rest.len());
-    match rest[..authority_end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => uri.to_owned(),
-    }
 }
 
 /// A URL as requests write it: what people leave as it is, such as spaces, encoded (RFC 3986 § 2), and without

@@ -59,6 +59,8 @@ pub enum ItemKind {
     Image,
     /// A distribution package.
     Package,
+    /// A file that `ADD` fetched.
+    Download,
     /// A value of the build cache, or the known files of a context.
     CacheValue,
     /// A folder that build steps keep.
@@ -72,6 +74,7 @@ impl ItemKind {
             Self::Layer => "layer",
             Self::Image => "image without tag",
             Self::Package => "package",
+            Self::Download => "download",
             Self::CacheValue => "cache value",
             Self::CacheMount => "cache mount",
         }
@@ -126,11 +129,16 @@ impl Store {
 
     /// Says that a layer was used now.
     pub fn use_layer(&self, diff_id: &DiffId) {
+        self.touch(&self.layer_folder(diff_id));
+    }
+
+    /// Says that something was used now.
+    pub(crate) fn touch(&self, path: &Path) {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let same = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let times = Timestamps { last_access: same, last_modification: now };
         // A store that cannot be written is used all the same.
-        let _ = utimensat(CWD, self.layer_folder(diff_id), &times, AtFlags::SYMLINK_NOFOLLOW);
+        let _ = utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW);
     }
 
     /// Images and layers that tags and runs need.
@@ -188,7 +196,9 @@ impl Store {
                 items.push(item(ItemKind::Image, digest.to_string(), &path, &metadata));
             }
         }
-        for (folder, kind) in [("debs", ItemKind::Package), ("cache", ItemKind::CacheValue)] {
+        let folders =
+            [("debs", ItemKind::Package), ("downloads", ItemKind::Download), ("cache", ItemKind::CacheValue)];
+        for (folder, kind) in folders {
             for (path, metadata) in entries(&root.join(folder))? {
                 items.push(item(kind, name(&path), &path, &metadata));
             }

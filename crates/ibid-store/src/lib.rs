@@ -16,6 +16,7 @@
 //! ├── cache/<hex>                    values of the build cache
 //! ├── mounts/<hex>/<n>/              cache mounts of build steps: see `mounts`
 //! ├── debs/                          packages by hash; ibid-debian's
+//! ├── downloads/<hex>                what `ADD` fetched, by the digest of its content
 //! ├── skeleton/                      empty mount points, always the lowest folder of an overlay
 //! └── tmp/<random>                   drafts, scratch, files being written; a live one is flocked
 //! ```
@@ -35,6 +36,7 @@ mod attributes;
 mod blobs;
 mod cache;
 mod compress;
+mod downloads;
 mod draft;
 mod error;
 mod gc;
@@ -62,6 +64,7 @@ mod tar_stream;
 mod unpack;
 
 pub use compress::Compression;
+pub use downloads::DownloadDraft;
 pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};

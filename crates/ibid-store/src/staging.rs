@@ -67,9 +67,10 @@ impl Drop for StagedFolder {
 }
 
 /// A locked file under `tmp/` that is renamed to its place when complete, and removed when dropped before.
+#[derive(Debug)]
 pub(crate) struct StagedFile {
-    path: PathBuf,
-    file: File,
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
     published: bool,
 }
 

@@ -146,9 +146,20 @@ fn check_format(root: &Path, text: &str) -> Result<()> {
 /// `format`, which comes last, says that all of it is there.
 fn create(root: &Path) -> Result<()> {
     make_folder(root, 0o700)?;
-    for name in
-        ["blobs", "blobs/sha256", "layers", "tags", "notes", "cache", "mounts", "debs", "tmp", "skeleton"]
-    {
+    let names = [
+        "blobs",
+        "blobs/sha256",
+        "layers",
+        "tags",
+        "notes",
+        "cache",
+        "mounts",
+        "debs",
+        "downloads",
+        "tmp",
+        "skeleton",
+    ];
+    for name in names {
         make_folder(&root.join(name), if name == "skeleton" { 0o755 } else { 0o700 })?;
     }
     spread(&root.join("tmp"));

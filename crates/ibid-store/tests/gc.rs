@@ -58,6 +58,9 @@ fn what_tags_and_leases_need_stays() {
     store.put_cache(&step, format!("{{\"layer\":\"{loose}\"}}").as_bytes()).unwrap();
     store.put_cache(&other, format!("{{\"layer\":\"{tagged}\"}}").as_bytes()).unwrap();
     fs::write(store.root().join("debs/1.deb"), "package").unwrap();
+    let mut download = store.draft_download().unwrap();
+    download.write(b"fetched").unwrap();
+    download.publish().unwrap();
     let scratch = store.scratch().unwrap();
     scratch.lease(&[leased]).unwrap();
 
@@ -68,7 +71,14 @@ fn what_tags_and_leases_need_stays() {
     kinds.sort_unstable();
     assert_eq!(
         kinds,
-        [ItemKind::Layer, ItemKind::Image, ItemKind::Package, ItemKind::CacheValue, ItemKind::CacheValue]
+        [
+            ItemKind::Layer,
+            ItemKind::Image,
+            ItemKind::Package,
+            ItemKind::Download,
+            ItemKind::CacheValue,
+            ItemKind::CacheValue
+        ]
     );
     let done = store.collect(Limit::Bytes(0), false, &no_wait).unwrap();
     assert_eq!(done, planned);

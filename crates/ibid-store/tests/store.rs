@@ -18,6 +18,41 @@ fn reference(text: &str) -> Reference {
 }
 
 #[test]
+fn a_download_is_kept_by_its_content_and_only_whole() {
+    let (_folder, store) = test_store();
+    let digest = Digest::of(b"content");
+    let mut draft = store.draft_download().unwrap();
+    draft.write(b"a try that failed").unwrap();
+    draft.restart().unwrap();
+    draft.write(b"con").unwrap();
+    draft.write(b"tent").unwrap();
+    assert_eq!(draft.digest(), digest);
+    assert_eq!(store.download(&digest).unwrap(), None);
+    let path = draft.publish().unwrap();
+    assert_eq!(store.download(&digest).unwrap().as_ref(), Some(&path));
+    assert_eq!(std::fs::read(&path).unwrap(), b"content");
+
+    // What is given up leaves nothing, and what was damaged is not there.
+    let mut draft = store.draft_download().unwrap();
+    draft.write(b"half").unwrap();
+    drop(draft);
+    assert_eq!(left_over(&store), Vec::<String>::new());
+    std::fs::write(&path, "damaged").unwrap();
+    assert_eq!(store.download(&digest).unwrap(), None);
+    let mut draft = store.draft_download().unwrap();
+    draft.write(b"content").unwrap();
+    draft.publish().unwrap();
+    assert_eq!(store.download(&digest).unwrap(), Some(path));
+
+    // A store of an earlier version has no folder for it.
+    std::fs::remove_dir_all(store.root().join("downloads")).unwrap();
+    let mut draft = store.draft_download().unwrap();
+    draft.write(b"content").unwrap();
+    draft.publish().unwrap();
+    assert!(store.download(&digest).unwrap().is_some());
+}
+
+#[test]
 fn a_store_is_made_once_and_only_for_its_owner() {
     if !needs_root() {
         return;

@@ -149,7 +149,8 @@ fn reference(name: &str) -> Result<Reference, Failure> {
     name.parse().map_err(|error: ibid_core::reference::InvalidReference| Failure::of(&error))
 }
 
-fn utf8_environment() -> impl Iterator<Item = (String, String)> {
+/// The environment of this process, less what is no UTF-8.
+pub fn utf8_environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }

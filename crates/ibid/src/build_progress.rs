@@ -53,6 +53,10 @@ impl<'a> BuildProgress<'a> {
                 }
             }
             Event::Copying(step, selection) => self.unwanted.warn(self.ui, step.text, selection),
+            Event::Fetching(step, line) => {
+                let number = self.ui.paint(ui::BOLD, &format!("[{}/{}]", step.number, step.total));
+                self.ui.say(&format!("{number} {}", self.ui.paint(ui::DIM, line)));
+            }
             Event::Output(step, seconds, line) => {
                 let whose = if self.has_stages { format!("{:>3} ", step.number) } else { String::new() };
                 let time = self.ui.paint(ui::DIM, &format!("{whose}{seconds:7.1}"));

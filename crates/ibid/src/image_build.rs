@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ibid_build::cache_folder::{self, CacheFolder};
 use ibid_build::context::{self, Context};
 use ibid_build::record::BuildRecord;
+use ibid_build::remote::{self, Remotes};
 use ibid_build::verify::{self, Difference};
 use ibid_build::{
     BaseImage, Built, Credentials, Explanations, MadeLayer, NoCache, Request, StepError, built_environment,
@@ -21,6 +22,7 @@ use ibid_core::plan::{Lines, Plan};
 use ibid_core::reference::Reference;
 use ibid_core::time::{DEFAULT_EPOCH, rfc3339};
 use ibid_engine::identity::HostUser;
+use ibid_fetch::Network;
 use ibid_ledger::code::CodeIdentity;
 use ibid_sandbox::ExitStatus;
 use ibid_sandbox::trust::HostTrust;
@@ -32,6 +34,7 @@ use crate::build_progress::BuildProgress;
 use crate::cache_options::CacheTo;
 use crate::checks;
 use crate::contexts::{self, Named};
+use crate::lock::{LOCK_FILE, Lock};
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
@@ -177,6 +180,7 @@ pub struct Preparation<'a> {
     named: BTreeMap<String, Named>,
     context: Option<Context>,
     named_contexts: BTreeMap<String, Context>,
+    remotes: Remotes,
 }
 
 /// A plan with the images it starts from.
@@ -213,6 +217,8 @@ impl<'a> Preparation<'a> {
             ui.detail(&format!("the frontend `{frontend}` is not used: ibid reads Dockerfiles itself"));
         }
         let epoch = epoch()?;
+        let network = Network::new(Path::new("/"), bases::utf8_environment());
+        let remotes = Remotes::new(&store, network);
         ui.detail(&format!("project {} in {}", project.name, project.root.display()));
         Ok(Self {
             project,
@@ -226,6 +232,7 @@ impl<'a> Preparation<'a> {
             named,
             context: None,
             named_contexts: BTreeMap::new(),
+            remotes,
         })
     }
 
@@ -245,7 +252,7 @@ impl<'a> Preparation<'a> {
     /// The image to run mounted code in: the one that is there unless its environment is stale.
     pub fn environment_image(&mut self, ui: &Ui) -> Result<Digest, Failure> {
         let planned = self.plan(ui, &Options::default())?;
-        self.open_contexts(&planned)?;
+        self.open_sources(&planned)?;
         let nothing = Explanations::default();
         let found = built_environment(&self.store, &self.request(&planned, NoCache::Never, &nothing))
             .map_err(|error| self.build_failure(error))?;
@@ -278,7 +285,7 @@ impl<'a> Preparation<'a> {
             ui.warn("the Dockerfile has changed since the image was built");
             ui.hint("`ibid build` pegs the code as it is now");
         } else if let Some(planned) = self.plan_from_store()? {
-            self.open_contexts(&planned)?;
+            self.open_sources(&planned)?;
             let nothing = Explanations::default();
             let files = context_files(&self.request(&planned, NoCache::Never, &nothing))
                 .map_err(|error| self.build_failure(error))?;
@@ -297,7 +304,7 @@ impl<'a> Preparation<'a> {
     /// Builds the image, whatever is there, and names it.
     pub fn build(&mut self, ui: &Ui, options: &Options) -> Result<NamedImage, Failure> {
         let planned = self.plan(ui, options)?;
-        self.open_contexts(&planned)?;
+        self.open_sources(&planned)?;
         self.perform(ui, &planned, options)
     }
 
@@ -353,6 +360,7 @@ impl<'a> Preparation<'a> {
         if let Some(kept) = explanations.finish() {
             self.store.put_cache(&trace, &kept)?;
         }
+        self.write_pins()?;
         let built = built.map_err(|error| self.build_failure(error))?;
         let files =
             files.unwrap_or_else(|| Ok(BTreeMap::new())).map_err(|error| self.build_failure(error))?;
@@ -400,6 +408,18 @@ impl<'a> Preparation<'a> {
             ui::short_digest(&exported.manifest)
         ));
         Ok(())
+    }
+
+    /// Writes what was fetched without a pin to the lock, though the build may have failed: the next one need not
+    /// fetch it again.
+    fn write_pins(&self) -> Result<(), Failure> {
+        let found = self.remotes.found();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let mut lock = Lock::read(&self.project.root)?;
+        lock.add(found);
+        lock.write(&self.project.root)
     }
 
     /// Builds a second time from nothing, in another time zone and temporary folder and with another umask, and
@@ -502,8 +522,9 @@ impl<'a> Preparation<'a> {
         self.plan_with(None, |name| bases::find(&self.store, self.project, name, self.epoch))
     }
 
-    /// Opens the folders that a plan copies from, unless they are open.
-    fn open_contexts(&mut self, planned: &Planned) -> Result<(), Failure> {
+    /// Opens the folders that a plan copies from, unless they are open, and reads what the lock says about what it
+    /// fetches.
+    fn open_sources(&mut self, planned: &Planned) -> Result<(), Failure> {
         if self.context.is_none() {
             let context = contexts::open(&self.store, &self.project.context, Some(&self.project.dockerfile))?;
             self.context = Some(context);
@@ -515,6 +536,10 @@ impl<'a> Preparation<'a> {
                 let context = contexts::open(&self.store, folder, None)?;
                 self.named_contexts.insert(name.to_owned(), context);
             }
+        }
+        // Reading a lock takes longer than starting a container, and seldom is anything fetched.
+        if planned.plan.remotes().next().is_some() {
+            self.remotes.set_pins(Lock::read(&self.project.root)?.pins());
         }
         Ok(())
     }
@@ -533,6 +558,7 @@ impl<'a> Preparation<'a> {
             plan: &planned.plan,
             context: self.context(),
             named_contexts: &self.named_contexts,
+            remotes: &self.remotes,
             bases: &planned.bases,
             epoch: self.epoch,
             code_mount: self.project.code_mount.as_deref(),
@@ -563,6 +589,12 @@ impl<'a> Preparation<'a> {
             StepError::Command { output, .. } => failure.output(output),
             StepError::TooManyLayers => {
                 failure.hint("join steps: name several sources in one COPY, and join commands in one RUN with `&&` or a heredoc")
+            }
+            StepError::Remote(remote::Error::Moved { name, .. }) => failure.hint(format!(
+                "if that is right, remove `{name}` from {LOCK_FILE}: the next build writes what it finds"
+            )),
+            StepError::Remote(remote::Error::Checksum { .. }) => {
+                failure.hint("if that is right, write the digest that was found after `--checksum=`")
             }
             StepError::Context(context::Error::Ignored { file, line, .. }) => failure
                 .hint(format!("remove the rule, or add an exception below line {line} of {file}: `!PATH`")),

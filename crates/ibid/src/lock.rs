@@ -1,9 +1,11 @@
-//! `ibid.lock`: what each base was made from. Written by ibid, to be kept with the project.
+//! `ibid.lock`: what each base was made from, and what was fetched. Written by ibid, to be kept with the project.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use ibid_build::remote::Pin;
+use ibid_core::digest::Digest;
 use ibid_debian::LockedBase;
 use serde::{Deserialize, Serialize};
 
@@ -11,17 +13,28 @@ use crate::report::Failure;
 
 /// Name of the lock file, beside `ibid.toml`.
 pub const LOCK_FILE: &str = "ibid.lock";
-/// The version of the format that this code writes, and the newest it reads.
-const VERSION: u32 = 1;
+/// The version of the format that this code writes, and the newest it reads. Version 1 had nothing but bases.
+const VERSION: u32 = 2;
 
 /// The whole file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
     version: u32,
-    /// By the text of `FROM`.
-    #[serde(default)]
+    /// Bases that are made from packages, by the text of `FROM`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub base: BTreeMap<String, LockedBase>,
+    /// What `ADD` fetches, by URL without user name and password.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub url: BTreeMap<String, LockedUrl>,
+}
+
+/// The content of a URL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedUrl {
+    /// Its digest, with `sha256:` in front.
+    pub digest: Digest,
 }
 
 impl Lock {
@@ -39,7 +52,7 @@ impl Lock {
     pub fn read(project: &Path) -> Result<Self, Failure> {
         let path = project.join(LOCK_FILE);
         let Some(text) = Self::text(project)? else {
-            return Ok(Self { version: VERSION, base: BTreeMap::new() });
+            return Ok(Self { version: VERSION, base: BTreeMap::new(), url: BTreeMap::new() });
         };
         let damaged = |message: String, span: Option<std::ops::Range<usize>>| {
             Failure::new(message)
@@ -64,15 +77,30 @@ impl Lock {
         toml_edit::de::from_str(&text).map_err(|error| damaged(error.message().to_owned(), error.span()))
     }
 
+    /// What `ADD` fetches.
+    pub fn pins(&self) -> BTreeMap<String, Pin> {
+        self.url.iter().map(|(name, locked)| (name.clone(), Pin::File(locked.digest))).collect()
+    }
+
+    /// Takes over what was fetched without a pin.
+    pub fn add(&mut self, found: BTreeMap<String, Pin>) {
+        for (name, pin) in found {
+            match pin {
+                Pin::File(digest) => self.url.insert(name, LockedUrl { digest }),
+            };
+        }
+    }
+
     /// Writes the project's lock: whole or not at all.
     pub fn write(&self, project: &Path) -> Result<(), Failure> {
         let path = project.join(LOCK_FILE);
-        let text = toml_edit::ser::to_string_pretty(self).expect("a lock is plain data");
+        let lock = Self { version: VERSION, ..self.clone() };
+        let text = toml_edit::ser::to_string_pretty(&lock).expect("a lock is plain data");
         let part: PathBuf = project.join(format!("{LOCK_FILE}.part-{}", std::process::id()));
         let write = || {
             let mut file = std::fs::File::create(&part)?;
             file.write_all(
-                b"# Written by ibid. Keep it with the project: it makes the bases the same everywhere.\n",
+                b"# Written by ibid. Keep it with the project: it makes builds the same everywhere.\n",
             )?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
@@ -83,5 +111,48 @@ impl Lock {
             let _ = std::fs::remove_file(&part);
             Failure::of(&error).while_doing(format!("cannot write {}", path.display()))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Lock, Failure> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join(LOCK_FILE), text).expect("a file");
+        Lock::read(folder.path())
+    }
+
+    #[test]
+    fn a_lock_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut lock = Lock::read(folder.path()).expect("no lock is an empty one");
+        lock.add([("https://host/x?y#z".to_owned(), Pin::File(Digest::of(b"x")))].into());
+        lock.write(folder.path()).expect("written");
+        assert_eq!(Lock::read(folder.path()).expect("read"), lock);
+        assert_eq!(lock.pins().len(), 1);
+        let text = std::fs::read_to_string(folder.path().join(LOCK_FILE)).expect("text");
+        assert!(text.contains("version = 2\n\n[url.\"https://host/x?y#z\"]\ndigest = \"sha256:"), "{text}");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing half-written");
+    }
+
+    #[test]
+    fn locks_of_other_versions_are_read_or_refused() {
+        let old = read(
+            "version = 1\n[base.\"debian:12\"]\nsuite = \"bookworm\"\narchitecture = \"amd64\"\nasked = []\nsources = []\npackages = []\n",
+        );
+        assert_eq!(old.expect("version 1").base.len(), 1);
+        let newer = read("version = 3\n[new]\n").expect_err("a newer one");
+        assert!(newer.message().contains("has version 3"), "{}", newer.message());
+        for damaged in [
+            "",
+            "version = 2\n[url.x]\n",
+            "version = 2\n[url.x]\ndigest = \"md5:0\"\n",
+            "version = 2\nother = 1\n",
+            "<<<<<<<",
+        ] {
+            assert!(read(damaged).is_err(), "{damaged}");
+        }
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Source<'a> {
 pub(super) enum Metadata<'a> {
     /// Whether a file may be executed; nothing else depends on who builds. For the build context.
     Normalised,
+    /// Nothing: only root may read and write it. For what was fetched.
+    Fetched,
     /// Everything: modes, owners, times, attributes, hard links, devices. For other layers. Devices that are empty
     /// files there, as nobody could make them, are looked up here.
     Kept(&'a Devices),
@@ -155,14 +157,15 @@ impl<'a> Writer<'a> {
             None => path,
         };
         let stat = match source.metadata {
-            Metadata::Normalised => None,
+            Metadata::Normalised | Metadata::Fetched => None,
             Metadata::Kept(_) => Some(stat_source(source.from, entry)?),
         };
         let is_folder = entry.kind == Kind::Folder;
-        let mode = match (&stat, &entry.kind) {
-            (Some(stat), _) => stat.st_mode & 0o7777,
-            (None, Kind::File { executable: false }) => 0o644,
-            (None, _) => 0o755,
+        let mode = match (&stat, source.metadata, &entry.kind) {
+            (Some(stat), ..) => stat.st_mode & 0o7777,
+            (None, Metadata::Fetched, _) => 0o600,
+            (None, _, Kind::File { executable: false }) => 0o644,
+            (None, ..) => 0o755,
         };
         let mode = source.chmod.map_or(mode, |change| change.apply(mode, is_folder));
         let kept_owner = stat.as_ref().map_or((0, 0), |stat| (stat.st_uid, stat.st_gid));

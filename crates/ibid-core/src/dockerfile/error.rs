@@ -116,6 +116,14 @@ pub enum ErrorKind {
     Exclude { pattern: String, reason: String },
     #[error("`{}` is no pattern: {reason}", short(.pattern))]
     Parents { pattern: String, reason: String },
+    #[error("`--checksum` is of one URL, and `ADD` has {}", match .sources { 1 => "another source".to_owned(), count => format!("{count} sources") })]
+    ChecksumSources { sources: usize },
+    #[error("`{}` is no checksum", short(.checksum))]
+    Checksum { checksum: String },
+    #[error("the checksum algorithm `{}` is not supported", short(.algorithm))]
+    ChecksumAlgorithm { algorithm: String },
+    #[error("`ADD` cannot fetch `{}`", short(.source_path))]
+    UrlScheme { source_path: String },
     #[error("`--link` cannot look up the names in `--chown={}`", short(.chown))]
     LinkOwner { chown: String },
     #[error("`FROM` names no image")]
@@ -282,6 +290,11 @@ impl ErrorKind {
             Self::Exclude { .. } | Self::Parents { .. } => {
                 "write it as in a .dockerignore: `*`, `?`, `[a-z]`, and `**` for any number of folders".to_owned()
             }
+            Self::ChecksumSources { .. } => "write an `ADD` of its own for the URL".to_owned(),
+            Self::Checksum { .. } | Self::ChecksumAlgorithm { .. } => {
+                "write `--checksum=sha256:` and the 64 hexadecimal digits that `sha256sum` prints".to_owned()
+            }
+            Self::UrlScheme { .. } => "it fetches `http://` and `https://`, and git repositories".to_owned(),
             Self::LinkOwner { .. } => {
                 "the layer is made without the image's /etc/passwd: write numbers, or leave `--link` out".to_owned()
             }

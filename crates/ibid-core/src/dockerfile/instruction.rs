@@ -74,6 +74,7 @@ pub(super) struct CopyWords {
     pub(super) parents: bool,
     /// Whether archives are unpacked, if it says so.
     pub(super) unpack: Option<bool>,
+    pub(super) checksum: Option<String>,
     pub(super) sources: Vec<String>,
     /// The sources that are heredocs.
     pub(super) inline: Vec<Heredoc>,
@@ -274,8 +275,6 @@ pub(super) enum FlagKind {
     Truth,
     /// A truth value of which only `false` can be done.
     UnsupportedTruth,
-    /// A value of which only this one can be done, if any.
-    UnsupportedBut(Option<&'static str>),
 }
 
 const fn value(name: &'static str) -> Flag {
@@ -294,18 +293,14 @@ const fn unsupported_truth(name: &'static str) -> Flag {
     Flag { name, kind: FlagKind::UnsupportedTruth }
 }
 
-const fn unsupported_but(name: &'static str, default: Option<&'static str>) -> Flag {
-    Flag { name, kind: FlagKind::UnsupportedBut(default) }
-}
-
 const ADD_FLAGS: &[Flag] = &[
     value("chown"),
     value("chmod"),
     truth("link"),
     values("exclude"),
     truth("unpack"),
+    value("checksum"),
     unsupported_truth("keep-git-dir"),
-    unsupported_but("checksum", None),
 ];
 const COPY_FLAGS: &[Flag] =
     &[value("from"), value("chown"), value("chmod"), truth("link"), truth("parents"), values("exclude")];

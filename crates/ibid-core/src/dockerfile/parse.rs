@@ -249,6 +249,7 @@ impl<'a> Head<'a> {
             link: flags.truth("link").unwrap_or(false),
             parents: flags.truth("parents").unwrap_or(false),
             unpack: flags.truth("unpack"),
+            checksum: flags.value("checksum"),
             sources: Vec::new(),
             inline: Vec::new(),
             dest,
@@ -411,8 +412,6 @@ impl Flags {
                 FlagKind::Value | FlagKind::Values => {
                     value.ok_or(ErrorKind::FlagWithoutValue { flag: flag.name })?.to_owned()
                 }
-                FlagKind::UnsupportedBut(only) if only.is_some() && only == value => String::new(),
-                FlagKind::UnsupportedBut(_) => return unsupported(),
             };
             flags.push((flag.name, value));
         }

@@ -13,6 +13,8 @@ use crate::plan::{
     Action, Base, Copy, CopyFrom, CopySource, InlineFile, Lines, Mount, Plan, Run, SCRIPT_FOLDER, Stage, Step,
 };
 
+use crate::remote::{self, UrlSource, without_credentials};
+
 use super::environment::Environment;
 use super::error::{Error, ErrorKind, ExpansionFault};
 use super::expand::Expander;
@@ -458,6 +460,52 @@ impl Planner<'_> {
         Ok(mounts)
     }
 
+    /// A source that is fetched; none for a path.
+    fn remote(
+        &mut self,
+        keyword: Keyword,
+        source: &str,
+        copy: &CopyWords,
+        state: &State,
+    ) -> Result<Option<CopySource>, ErrorKind> {
+        let is_git = ["git://", "ssh://", "git@"].iter().any(|start| source.starts_with(start));
+        if !is_git && !remote::is_url(source) {
+            let has_scheme = source.split_once("://").is_some_and(|(scheme, _)| {
+                !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric())
+            });
+            // As a path it would lead nowhere.
+            return match has_scheme && keyword == Keyword::Add {
+                true => Err(ErrorKind::UrlScheme { source_path: source.to_owned() }),
+                false => Ok(None),
+            };
+        }
+        if keyword == Keyword::Copy {
+            return Err(ErrorKind::CopyFromUrl { source_path: without_credentials(source) });
+        }
+        if is_git || source.split(['#', '?']).next().is_some_and(|path| path.ends_with(".git")) {
+            return Err(ErrorKind::Unsupported { feature: "`ADD` of a git repository".to_owned() });
+        }
+        let sha256 = match &copy.checksum {
+            None => None,
+            Some(checksum) => {
+                let checksum = self.word(checksum, &state.all)?;
+                match (checksum.parse(), checksum.split_once(':')) {
+                    (Ok(digest), _) => Some(digest),
+                    (Err(_), Some((algorithm, _))) if algorithm != "sha256" => {
+                        return Err(ErrorKind::ChecksumAlgorithm { algorithm: algorithm.to_owned() });
+                    }
+                    (Err(_), _) => return Err(ErrorKind::Checksum { checksum }),
+                }
+            }
+        };
+        Ok(Some(CopySource::Url(UrlSource {
+            url: source.to_owned(),
+            file_name: remote::file_name(source),
+            sha256,
+            unpack: copy.unpack.unwrap_or(false),
+        })))
+    }
+
     fn copy(
         &mut self,
         index: usize,
@@ -506,13 +554,15 @@ impl Planner<'_> {
         let mut sources = Vec::new();
         for source in &copy.sources {
             let source = self.path(keyword, source, state)?;
-            check_source(keyword, &source)?;
-            tell(&source);
-            sources.push(if copy.parents {
-                below(&source)?
-            } else {
-                CopySource::Path(paths::source(&source))
+            tell(&without_credentials(&source));
+            sources.push(match self.remote(keyword, &source, copy, state)? {
+                Some(remote) => remote,
+                None if copy.parents => below(&source)?,
+                None => CopySource::Path(paths::source(&source)),
             });
+        }
+        if copy.checksum.is_some() && !matches!(sources.as_slice(), [CopySource::Url(_)]) {
+            return Err(ErrorKind::ChecksumSources { sources: sources.len() });
         }
         let mut inline = Vec::new();
         for heredoc in &copy.inline {
@@ -584,21 +634,6 @@ fn below(source: &str) -> Result<CopySource, ErrorKind> {
 /// Whether an owner is known without the image's files. Docker knows `root` besides numbers.
 fn is_numeric_owner(chown: &str) -> bool {
     chown.split(':').all(|part| part.is_empty() || part == "root" || part.parse::<u32>().is_ok())
-}
-
-/// Refuses what only `ADD` can fetch, and what this version cannot fetch at all.
-fn check_source(keyword: Keyword, source: &str) -> Result<(), ErrorKind> {
-    let is_git = ["git://", "ssh://", "git@"].iter().any(|start| source.starts_with(start));
-    let is_web = ["http://", "https://"].iter().any(|start| source.starts_with(start));
-    if !is_git && !is_web {
-        return Ok(());
-    }
-    if keyword == Keyword::Copy {
-        return Err(ErrorKind::CopyFromUrl { source_path: source.to_owned() });
-    }
-    let path = source.split(['#', '?']).next().unwrap_or(source);
-    let what = if is_git || path.ends_with(".git") { "a git repository" } else { "a URL" };
-    Err(ErrorKind::Unsupported { feature: format!("`ADD` of {what}") })
 }
 
 fn run_history(run: &Run, state: &State) -> String {

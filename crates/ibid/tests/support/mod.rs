@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub mod engine;
+pub mod server;
 pub mod tree;
 
 use std::fs;
