@@ -472,12 +472,10 @@ impl Performance<'_> {
             stages.insert(index, self.built(index)?.layers.as_slice());
         }
         let on_fetch = |line: &str| (self.on_event)(Event::Fetching(name, line));
+        let is_cancelled = || self.cancellation.is_cancelled();
         if let Action::Copy(copy) = &step.action {
             for source in &copy.sources {
-                request
-                    .remotes
-                    .learn(source, &self.cancellation, &on_fetch)
-                    .map_err(|error| at(error.into()))?;
+                request.remotes.learn(source, &is_cancelled, &on_fetch).map_err(|error| at(error.into()))?;
             }
         }
         let inputs =
@@ -523,7 +521,7 @@ impl Performance<'_> {
         let mut fetched = BTreeMap::new();
         if let Action::Copy(copy) = &step.action {
             for (number, source) in copy.sources.iter().enumerate() {
-                let found = request.remotes.fetch(source, &self.cancellation, &on_fetch);
+                let found = request.remotes.fetch(source, &is_cancelled, &on_fetch);
                 fetched.extend(found.map_err(|error| at(error.into()))?.map(|found| (number, found)));
             }
         }

@@ -191,6 +191,14 @@ impl Context {
         Ok(selection)
     }
 
+    /// Finds a single path, less what patterns leave out.
+    pub(crate) fn select_one(&self, path: &str, exclude: &[String]) -> Result<Selection, Error> {
+        let exclude = Ignore::of_patterns(exclude).expect("a plan holds patterns that were read");
+        let mut selection = Selection::default();
+        select::expand(self, path, 0, &exclude, &mut selection)?;
+        Ok(selection)
+    }
+
     /// Finds the sources of an instruction that are here.
     pub fn select_copied(&self, copy: &Copy) -> Result<Selection, Error> {
         let exclude = Ignore::of_patterns(&copy.exclude).expect("a plan holds patterns that were read");
@@ -201,7 +209,7 @@ impl Context {
                 CopySource::Below { folder, pattern } => {
                     select::expand_below(self, folder, pattern, number, &exclude, &mut selection)?;
                 }
-                CopySource::Url(_) => {}
+                CopySource::Url(_) | CopySource::Git(_) => {}
             }
         }
         Ok(selection)

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use ibid_core::digest::DiffId;
 use ibid_core::plan::{Copy, CopySource};
+use ibid_core::remote::{GitSource, UrlSource};
 use ibid_sandbox::{Overlay, Upper, rootfs};
 use ibid_store::{ImportedArchive, Kind, LayerDraft, Store};
 
@@ -77,6 +78,14 @@ pub enum Error {
     Whiteout {
         /// Path in the image.
         path: PathBuf,
+    },
+    /// A repository has something else where a folder was asked for.
+    #[error("`{path}` is no folder in {place}")]
+    NoFolder {
+        /// The path.
+        path: String,
+        /// The repository.
+        place: String,
     },
     /// The context refused.
     #[error(transparent)]
@@ -158,7 +167,7 @@ pub(crate) fn from_context(
         conflicts: Conflicts::Refused,
     };
     let view = View::open(place)?;
-    let devices = write(&view, place, copy, source, selection, fetched)?;
+    let devices = Job::new(place, copy, source).write(&view, selection, fetched)?;
     view.close()?;
     Ok(devices)
 }
@@ -195,7 +204,7 @@ pub(crate) fn from_layers(
         chmod: copy.chmod.as_ref(),
         conflicts: Conflicts::Refused,
     };
-    let devices = write(&view, place, copy, source, &selection, &BTreeMap::new())?;
+    let devices = Job::new(place, copy, source).write(&view, &selection, &BTreeMap::new())?;
     drop(from);
     if let Some(source_view) = source_view {
         source_view.unmount()?;
@@ -238,76 +247,183 @@ fn make_host_folder(path: &Path) -> Result<(), Error> {
     })
 }
 
-fn write(
-    view: &View,
-    place: Place,
-    copy: &Copy,
-    source: Source,
-    selection: &Selection,
-    fetched: &BTreeMap<usize, Fetched>,
-) -> Result<Devices, Error> {
-    let made_owner = source.owner.unwrap_or((0, 0));
-    let mut target = Target::open(&view.root)?;
-    let mut devices = Devices::default();
-    let mut writer = Writer::new(&mut target, made_owner);
-    let folders = selection.sources.iter().filter(|item| item.is_folder()).count();
-    let files = selection.sources.len() - folders + fetched.len() + copy.inline.len();
-    if files > 0 && folders + files > 1 && !Destination::find(&mut writer, &copy.dest)?.is_folder {
-        return Err(Error::SeveralSources(copy.dest.clone()));
+/// A copy, with what its sources are to be in the image.
+struct Job<'a> {
+    place: Place<'a>,
+    copy: &'a Copy,
+    source: Source<'a>,
+    /// Owner of folders that are made on the way.
+    made_owner: Owner,
+}
+
+impl<'a> Job<'a> {
+    fn new(place: Place<'a>, copy: &'a Copy, source: Source<'a>) -> Self {
+        Self { place, copy, source, made_owner: source.owner.unwrap_or((0, 0)) }
     }
-    for (number, from) in copy.sources.iter().enumerate() {
-        for item in selection.sources.iter().filter(|item| item.number() == number) {
-            writer.start();
-            let destination = Destination::find(&mut writer, &copy.dest)?;
-            if item.is_folder() {
-                writer.folder(&destination.path)?;
-                for (relative, entry) in item.entries() {
-                    writer.entry(source, destination.path.join(OsStr::from_bytes(relative)), entry)?;
-                }
-                continue;
-            }
-            for (_, entry) in item.entries() {
-                if copy.extract
-                    && let Some(compression) = detect(source.from, entry)?
-                {
-                    devices.extend(writer.finish()?);
-                    let archive = archive::import(place.store, source.from, entry, compression)?;
-                    devices.extend(extract(&mut target, place, &archive, &destination.path, made_owner)?);
-                    writer = Writer::new(&mut target, made_owner);
+
+    fn write(
+        &self,
+        view: &View,
+        selection: &Selection,
+        fetched: &BTreeMap<usize, Fetched>,
+    ) -> Result<Devices, Error> {
+        let Self { copy, source, made_owner, .. } = *self;
+        let mut target = Target::open(&view.root)?;
+        let mut devices = Devices::default();
+        let mut writer = Writer::new(&mut target, made_owner);
+        let sources = selection.sources.len() + fetched.len() + copy.inline.len();
+        let folders = selection.sources.iter().filter(|item| item.is_folder()).count()
+            + fetched.values().filter(|fetched| matches!(fetched, Fetched::Commit(_))).count();
+        if sources > 1 && sources > folders && !Destination::find(&mut writer, &copy.dest)?.is_folder {
+            return Err(Error::SeveralSources(copy.dest.clone()));
+        }
+        for (number, from) in copy.sources.iter().enumerate() {
+            for item in selection.sources.iter().filter(|item| item.number() == number) {
+                writer.start();
+                let destination = Destination::find(&mut writer, &copy.dest)?;
+                if item.is_folder() {
+                    writer.folder(&destination.path)?;
+                    for (relative, entry) in item.entries() {
+                        writer.entry(source, destination.path.join(OsStr::from_bytes(relative)), entry)?;
+                    }
                     continue;
                 }
-                writer.entry(source, destination.file(OsStr::from_bytes(item.name())), entry)?;
-            }
-        }
-        if let (CopySource::Url(url), Some(Fetched::File(path))) = (from, fetched.get(&number)) {
-            let destination = Destination::find(&mut writer, &copy.dest)?;
-            devices.extend(writer.finish()?);
-            let (from, selection) = downloaded(path)?;
-            for (_, entry) in selection.sources.iter().flat_map(context::Source::entries) {
-                match detect(&from, entry)?.filter(|_| url.unpack) {
-                    Some(compression) => {
-                        let archive = archive::import(place.store, &from, entry, compression)?;
-                        devices.extend(extract(&mut target, place, &archive, &destination.path, made_owner)?);
+                for (_, entry) in item.entries() {
+                    if copy.extract
+                        && let Some(compression) = detect(source.from, entry)?
+                    {
+                        devices.extend(writer.finish()?);
+                        let archive = archive::import(self.place.store, source.from, entry, compression)?;
+                        devices.extend(self.extract(&mut target, &archive, &destination.path)?);
+                        writer = Writer::new(&mut target, made_owner);
+                        continue;
                     }
-                    None => {
-                        let source = Source { from: &from, metadata: Metadata::Fetched, ..source };
-                        let mut writer = Writer::new(&mut target, made_owner);
-                        writer.entry(source, destination.file(OsStr::new(&url.file_name)), entry)?;
-                        writer.finish()?;
-                    }
+                    writer.entry(source, destination.file(OsStr::from_bytes(item.name())), entry)?;
                 }
             }
-            writer = Writer::new(&mut target, made_owner);
+            if let Some(fetched) = fetched.get(&number) {
+                let destination = Destination::find(&mut writer, &copy.dest)?;
+                devices.extend(writer.finish()?);
+                devices.extend(self.fetched(&mut target, from, fetched, &destination)?);
+                writer = Writer::new(&mut target, made_owner);
+            }
         }
+        for inline in &copy.inline {
+            let destination = Destination::find(&mut writer, &copy.dest)?;
+            let mode = source.chmod.map_or(0o644, |change| change.apply(0o644, false));
+            let path = destination.file(OsStr::new(&inline.name));
+            writer.content(&path, inline.content.as_bytes(), mode, source.owner.unwrap_or((0, 0)))?;
+        }
+        devices.extend(writer.finish()?);
+        Ok(devices)
     }
-    for inline in &copy.inline {
-        let destination = Destination::find(&mut writer, &copy.dest)?;
-        let mode = source.chmod.map_or(0o644, |change| change.apply(0o644, false));
-        let path = destination.file(OsStr::new(&inline.name));
-        writer.content(&path, inline.content.as_bytes(), mode, source.owner.unwrap_or((0, 0)))?;
+
+    /// Copies what was fetched.
+    fn fetched(
+        &self,
+        target: &mut Target,
+        from: &CopySource,
+        fetched: &Fetched,
+        destination: &Destination,
+    ) -> Result<Devices, Error> {
+        match (from, fetched) {
+            (CopySource::Url(url), Fetched::File(path)) => {
+                return self.download(target, url, path, destination);
+            }
+            (CopySource::Git(git), Fetched::Commit(layer)) => {
+                self.commit(target, git, layer.as_ref(), &destination.path)?;
+            }
+            _ => unreachable!("a URL becomes a file, and a repository a commit"),
+        }
+        Ok(Devices::default())
     }
-    devices.extend(writer.finish()?);
-    Ok(devices)
+
+    /// Copies a file of the store that was fetched, or what is in it.
+    fn download(
+        &self,
+        target: &mut Target,
+        url: &UrlSource,
+        path: &Path,
+        destination: &Destination,
+    ) -> Result<Devices, Error> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
+            unreachable!("a download is in a folder and named by its digest");
+        };
+        let from = Context::of_layers(folder, "the downloads".to_owned())?;
+        let selection = from.select_path(name)?;
+        let source = Source { from: &from, metadata: Metadata::Fetched, ..self.source };
+        for (_, entry) in selection.sources.iter().flat_map(context::Source::entries) {
+            if let Some(compression) = detect(&from, entry)?.filter(|_| url.unpack) {
+                let archive = archive::import(self.place.store, &from, entry, compression)?;
+                return self.extract(target, &archive, &destination.path);
+            }
+            let mut writer = Writer::new(target, self.made_owner);
+            writer.entry(source, destination.file(OsStr::new(&url.file_name)), entry)?;
+            writer.finish()?;
+        }
+        Ok(Devices::default())
+    }
+
+    /// Copies the files of a commit, which are in a layer if there are any.
+    fn commit(
+        &self,
+        target: &mut Target,
+        git: &GitSource,
+        layer: Option<&DiffId>,
+        dest: &Path,
+    ) -> Result<(), Error> {
+        let folder = git.folder.as_deref().unwrap_or(".");
+        let Some(layer) = layer else {
+            return match folder {
+                "." => target.folder(dest, self.made_owner).map(drop),
+                _ => Err(Error::NoFolder { path: folder.to_owned(), place: git.name() }),
+            };
+        };
+        let from = Context::of_layers(&self.place.store.layer_tree(layer), git.name())?;
+        let selection = from.select_one(folder, &self.copy.exclude)?;
+        let source = Source { from: &from, ..self.source };
+        let mut writer = Writer::new(target, self.made_owner);
+        for item in &selection.sources {
+            if !item.is_folder() {
+                return Err(Error::NoFolder { path: folder.to_owned(), place: git.name() });
+            }
+            writer.folder(dest)?;
+            for (relative, entry) in item.entries() {
+                writer.entry(source, dest.join(OsStr::from_bytes(relative)), entry)?;
+            }
+        }
+        writer.finish().map(drop)
+    }
+
+    /// Extracts an archive into a folder of the image, keeping what the archive says.
+    fn extract(&self, target: &mut Target, archive: &ImportedArchive, dest: &Path) -> Result<Devices, Error> {
+        let Place { store, draft, .. } = self.place;
+        // No layer can hold such names as files.
+        let manifest = store.layer_manifest(&archive.layer)?;
+        let deletes =
+            |entry: &&ibid_store::Entry| matches!(entry.kind, Kind::Whiteout | Kind::Folder { opaque: true });
+        if let Some(entry) = manifest.entries.iter().find(deletes) {
+            return Err(Error::Whiteout { path: dest.join(OsStr::from_bytes(&entry.path)) });
+        }
+        let known_devices = Devices::of_layers(store, &[archive.layer], draft.path())?;
+        let from = Context::of_layers(&store.layer_tree(&archive.layer), "the archive".to_owned())?;
+        let selection = from.select(&["."])?;
+        let mut writer = Writer::new(target, self.made_owner);
+        writer.folder(dest)?;
+        let source = Source {
+            from: &from,
+            metadata: Metadata::Kept(&known_devices),
+            owner: None,
+            chmod: None,
+            conflicts: Conflicts::Replaced(&archive.implied_folders),
+        };
+        for item in &selection.sources {
+            for (relative, entry) in item.entries() {
+                writer.entry(source, dest.join(OsStr::from_bytes(relative)), entry)?;
+            }
+        }
+        writer.finish()
+    }
 }
 
 /// Where the destination of an instruction is.
@@ -336,49 +452,4 @@ fn detect(from: &Context, entry: &Entry) -> Result<Option<archive::Compression>,
         context::Kind::File { .. } => Ok(archive::detect(from, entry)?),
         _ => Ok(None),
     }
-}
-
-/// A file of the store that was fetched.
-fn downloaded(path: &Path) -> Result<(Context, Selection), Error> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
-        unreachable!("a download is in a folder and named by its digest");
-    };
-    let from = Context::of_layers(folder, "the downloads".to_owned())?;
-    let selection = from.select_path(name)?;
-    Ok((from, selection))
-}
-
-/// Extracts an archive into a folder of the image, keeping what the archive says.
-fn extract(
-    target: &mut Target,
-    place: Place,
-    archive: &ImportedArchive,
-    dest: &Path,
-    made_owner: Owner,
-) -> Result<Devices, Error> {
-    // No layer can hold such names as files.
-    let manifest = place.store.layer_manifest(&archive.layer)?;
-    let deletes =
-        |entry: &&ibid_store::Entry| matches!(entry.kind, Kind::Whiteout | Kind::Folder { opaque: true });
-    if let Some(entry) = manifest.entries.iter().find(deletes) {
-        return Err(Error::Whiteout { path: dest.join(OsStr::from_bytes(&entry.path)) });
-    }
-    let known_devices = Devices::of_layers(place.store, &[archive.layer], place.draft.path())?;
-    let from = Context::of_layers(&place.store.layer_tree(&archive.layer), "the archive".to_owned())?;
-    let selection = from.select(&["."])?;
-    let mut writer = Writer::new(target, made_owner);
-    writer.folder(dest)?;
-    let source = Source {
-        from: &from,
-        metadata: Metadata::Kept(&known_devices),
-        owner: None,
-        chmod: None,
-        conflicts: Conflicts::Replaced(&archive.implied_folders),
-    };
-    for item in &selection.sources {
-        for (relative, entry) in item.entries() {
-            writer.entry(source, dest.join(OsStr::from_bytes(relative)), entry)?;
-        }
-    }
-    writer.finish()
 }

@@ -156,6 +156,14 @@ pub(crate) fn copy(
                 key.field("name", &url.file_name);
                 key.field("unpack", if url.unpack { "yes" } else { "no" });
             }
+            CopySource::Git(git) => {
+                key.field("folder", git.folder.as_deref().unwrap_or("."));
+                key.field("submodules", if git.submodules { "yes" } else { "no" });
+                // Then it says where it comes from.
+                if git.keep_git_dir {
+                    key.field("repository", &git.name());
+                }
+            }
         }
     }
     for pattern in &copy.exclude {

@@ -4,28 +4,33 @@
 //! taken from the store or, when it is not there, fetched and refused if it is something else by now.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ibid_core::digest::Digest;
+use ibid_core::digest::{DiffId, Digest};
 use ibid_core::plan::CopySource;
-use ibid_core::remote::UrlSource;
+use ibid_core::remote::{GitSource, UrlSource, is_commit, without_credentials};
+use ibid_fetch::git::{Commit, Git};
 use ibid_fetch::{Network, Piece, Transport};
-use ibid_store::Store;
+use ibid_store::{CommitRules, Store};
 
-use crate::cancel::Cancellation;
+/// Raised when the same commit becomes other files than before.
+const CHECKOUT_VERSION: u32 = 1;
 
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pin {
     /// The digest of a file.
     File(Digest),
+    /// A commit of a repository.
+    Commit(Commit),
 }
 
 impl std::fmt::Display for Pin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(digest) => digest.fmt(f),
+            Self::Commit(commit) => f.write_str(&commit.id),
         }
     }
 }
@@ -59,9 +64,16 @@ pub enum Error {
         /// What came.
         found: Digest,
     },
-    /// The build ended meanwhile.
-    #[error("the build was cancelled")]
-    Cancelled,
+    /// The commit is not the one that the Dockerfile names.
+    #[error("{name} is at the commit {found}, and the Dockerfile says {expected}")]
+    Commit {
+        /// The repository and its reference.
+        name: String,
+        /// The digits that were asked for.
+        expected: String,
+        /// The commit that is there.
+        found: String,
+    },
 }
 
 /// Something that was fetched.
@@ -69,6 +81,8 @@ pub enum Error {
 pub(crate) enum Fetched {
     /// A file of the store.
     File(PathBuf),
+    /// The files of a commit, as a layer of the store; none when it has none.
+    Commit(Option<DiffId>),
 }
 
 /// Gets what `ADD` fetches. Used from several threads at once.
@@ -106,53 +120,124 @@ impl Remotes {
 
     /// What a source stands for, as far as that is known; none for what is not fetched.
     pub(crate) fn known(&self, source: &CopySource) -> Option<Pin> {
-        if let CopySource::Url(UrlSource { sha256: Some(digest), .. }) = source {
-            return Some(Pin::File(*digest));
-        }
+        let checksum = match source {
+            CopySource::Url(UrlSource { sha256: Some(digest), .. }) => return Some(Pin::File(*digest)),
+            CopySource::Git(GitSource { reference: Some(id), .. }) if is_commit(id) => {
+                return Some(Pin::Commit(Commit { id: id.clone(), tag: None }));
+            }
+            CopySource::Git(GitSource { checksum, .. }) => checksum.as_deref(),
+            _ => None,
+        };
         let name = source.name()?;
-        self.pins.get(&name).cloned().or_else(|| self.found().get(&name).cloned())
+        let pin = self.pins.get(&name).cloned().or_else(|| self.found().get(&name).cloned())?;
+        let is_right = match (source, &pin) {
+            (CopySource::Url(_), Pin::File(_)) => true,
+            // A Dockerfile that names another commit by now has the last word.
+            (CopySource::Git(_), Pin::Commit(commit)) => commit.id.starts_with(checksum.unwrap_or_default()),
+            _ => false,
+        };
+        is_right.then_some(pin)
     }
 
-    /// What a source stands for. Fetches what has no pin.
+    /// What a source stands for. Fetches, or asks for, what has no pin.
     pub(crate) fn learn(
         &self,
         source: &CopySource,
-        cancellation: &Cancellation,
+        is_cancelled: &(dyn Fn() -> bool + Sync),
         on_line: &dyn Fn(&str),
-    ) -> Result<Option<Pin>, Error> {
-        let CopySource::Url(url) = source else { return Ok(None) };
-        if let Some(pin) = self.known(source) {
-            return Ok(Some(pin));
-        }
-        let name = url.name();
+    ) -> Result<(), Error> {
+        let Some(name) = source.name() else { return Ok(()) };
         let turn = self.turn(&name);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pin) = self.known(source) {
-            return Ok(Some(pin));
+        let (pin, is_new) = match (self.known(source), source) {
+            (Some(pin), _) => (pin, false),
+            (None, CopySource::Url(url)) => {
+                (Pin::File(self.download(url, None, is_cancelled, on_line)?.0), true)
+            }
+            (None, CopySource::Git(git)) => {
+                on_line(&format!("asking for {name}"));
+                (Pin::Commit(Git::new(&self.network, is_cancelled).resolve(git)?), true)
+            }
+            (None, CopySource::Path(_) | CopySource::Below { .. }) => return Ok(()),
+        };
+        // What the Dockerfile says of a file is compared when that is fetched.
+        if let (CopySource::Git(GitSource { checksum: Some(expected), .. }), Pin::Commit(commit)) =
+            (source, &pin)
+            && !commit.id.starts_with(expected)
+        {
+            return Err(Error::Commit { name, expected: expected.clone(), found: commit.id.clone() });
         }
-        let (digest, _) = self.download(url, None, cancellation, on_line)?;
-        let pin = Pin::File(digest);
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(name, pin.clone());
-        Ok(Some(pin))
+        if is_new {
+            self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(name, pin);
+        }
+        Ok(())
     }
 
     /// A source itself, whose pin is known; none for what is not fetched.
     pub(crate) fn fetch(
         &self,
         source: &CopySource,
-        cancellation: &Cancellation,
+        is_cancelled: &(dyn Fn() -> bool + Sync),
         on_line: &dyn Fn(&str),
     ) -> Result<Option<Fetched>, Error> {
-        let (CopySource::Url(url), Some(Pin::File(digest))) = (source, self.known(source)) else {
-            return Ok(None);
-        };
-        let turn = self.turn(&url.name());
+        let (Some(name), Some(pin)) = (source.name(), self.known(source)) else { return Ok(None) };
+        let turn = self.turn(&name);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = match self.store.download(&digest)? {
-            Some(path) => path,
-            None => self.download(url, Some(digest), cancellation, on_line)?.1,
-        };
-        Ok(Some(Fetched::File(path)))
+        Ok(match (source, pin) {
+            (CopySource::Url(url), Pin::File(digest)) => {
+                Some(Fetched::File(match self.store.download(&digest)? {
+                    Some(path) => path,
+                    None => self.download(url, Some(digest), is_cancelled, on_line)?.1,
+                }))
+            }
+            (CopySource::Git(git), Pin::Commit(commit)) => {
+                Some(Fetched::Commit(self.checkout(git, &commit, is_cancelled, on_line)?))
+            }
+            _ => None,
+        })
+    }
+
+    /// The files of a commit as a layer, from the store if it is there. It is in no image: what is copied from it is.
+    fn checkout(
+        &self,
+        source: &GitSource,
+        commit: &Commit,
+        is_cancelled: &(dyn Fn() -> bool + Sync),
+        on_line: &dyn Fn(&str),
+    ) -> Result<Option<DiffId>, Error> {
+        let name = source.name();
+        // With `.git`, the layer says where it came from.
+        let kept = source.keep_git_dir.then(|| (without_credentials(&source.remote), &commit.tag));
+        let key = Digest::of(
+            format!(
+                "git checkout {CHECKOUT_VERSION} {} submodules {} kept {kept:?}",
+                commit.id, source.submodules
+            )
+            .as_bytes(),
+        );
+        if let Some(value) = self.store.cache(&key)?
+            && let Ok(layer) = serde_json::from_slice::<Option<DiffId>>(&value)
+            && layer.as_ref().is_none_or(|layer| self.store.has_layer(layer))
+        {
+            layer.iter().for_each(|layer| self.store.use_layer(layer));
+            return Ok(layer);
+        }
+        on_line(&format!("fetching {name} at the commit {}", commit.id));
+        let draft = self.store.draft_layer()?;
+        let work = draft.path().join("git");
+        let files = work.join("files");
+        std::fs::create_dir_all(&files).map_err(io_error(&files))?;
+        Git::new(&self.network, is_cancelled).checkout(source, commit, &work, &files)?;
+        // Git is a process of the user's, who may not write where the files go.
+        for entry in std::fs::read_dir(&files).map_err(io_error(&files))? {
+            let entry = entry.map_err(io_error(&files))?;
+            let path = draft.upper().join(entry.file_name());
+            std::fs::rename(entry.path(), &path).map_err(io_error(&path))?;
+        }
+        // Nothing of it is left out: the rules are for what commands write.
+        let layer = draft.commit(&CommitRules { keep_nondeterminism: true, ..CommitRules::default() })?;
+        self.store.put_cache(&key, &serde_json::to_vec(&layer).expect("plain data"))?;
+        Ok(layer)
     }
 
     /// Fetches a file into the store.
@@ -160,15 +245,15 @@ impl Remotes {
         &self,
         source: &UrlSource,
         expected: Option<Digest>,
-        cancellation: &Cancellation,
+        is_cancelled: &(dyn Fn() -> bool + Sync),
         on_line: &dyn Fn(&str),
     ) -> Result<(Digest, PathBuf), Error> {
         let name = source.name();
         on_line(&format!("fetching {name}"));
         let mut draft = self.store.draft_download()?;
         let fetched = Transport::new(&self.network).pieces(&source.url, &mut |piece| {
-            if cancellation.is_cancelled() {
-                return Err(std::io::Error::other("the build was cancelled"));
+            if is_cancelled() {
+                return Err(std::io::Error::other("given up"));
             }
             match piece {
                 Piece::Start => draft.restart(),
@@ -176,10 +261,7 @@ impl Remotes {
             }
             .map_err(std::io::Error::other)
         });
-        let size = match fetched {
-            Err(_) if cancellation.is_cancelled() => return Err(Error::Cancelled),
-            fetched => fetched?,
-        };
+        let size = fetched?;
         let found = draft.digest();
         on_line(&format!("{size} bytes, {found}"));
         match expected {
@@ -191,8 +273,14 @@ impl Remotes {
         }
     }
 
+    /// Held while this name is fetched.
     fn turn(&self, name: &str) -> Arc<Mutex<()>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(busy.entry(name.to_owned()).or_default())
     }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> ibid_fetch::Error + use<> {
+    let path = path.to_owned();
+    move |source| ibid_fetch::Error::Io { path, source }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::image::ContainerConfig;
 use crate::mode::ModeChange;
-use crate::remote::UrlSource;
+use crate::remote::{GitSource, UrlSource};
 
 /// A whole build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -355,6 +355,8 @@ pub enum CopySource {
     },
     /// A file that is fetched: `ADD` of a URL.
     Url(UrlSource),
+    /// The files of a commit: `ADD` of a git repository.
+    Git(GitSource),
 }
 
 impl CopySource {
@@ -363,6 +365,7 @@ impl CopySource {
         match self {
             Self::Path(_) | Self::Below { .. } => None,
             Self::Url(source) => Some(source.name()),
+            Self::Git(source) => Some(source.name()),
         }
     }
 }

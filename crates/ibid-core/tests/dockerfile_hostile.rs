@@ -113,6 +113,11 @@ fn check_plan(plan: &Plan, lines_count: usize) {
                         let paths = match source {
                             CopySource::Path(path) => vec![path],
                             CopySource::Below { folder, pattern } => vec![folder, pattern],
+                            CopySource::Git(source) => {
+                                assert!(!source.remote.starts_with('-'));
+                                assert!(source.reference.as_ref().is_none_or(|name| !name.starts_with('-')));
+                                source.folder.iter().collect()
+                            }
                             CopySource::Url(source) => {
                                 assert!(!source.file_name.contains(['/', '\0']));
                                 assert!(!matches!(source.file_name.as_str(), "" | "." | ".."));
@@ -220,6 +225,8 @@ const PIECES: &[&str] = &[
     "--parents ",
     "--checksum=sha256:0 ",
     "https://h/..",
+    "git://h/r#-x:../y",
+    "u@h:r?ref=a",
     "%2f%00",
     "--link ",
     "--exclude=**/*.o ",

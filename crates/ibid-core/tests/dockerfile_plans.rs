@@ -225,6 +225,7 @@ fn shown_source(source: &CopySource) -> String {
     match source {
         CopySource::Path(path) => path.clone(),
         CopySource::Below { folder, pattern } => format!("{folder} : {pattern}"),
+        CopySource::Git(source) => format!("{source:?}"),
         CopySource::Url(UrlSource { url, file_name, sha256, unpack }) => {
             let sha256 = sha256.map_or(String::new(), |digest| format!(" with {digest}"));
             let unpack = if *unpack { ", extracting" } else { "" };

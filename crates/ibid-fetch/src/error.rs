@@ -82,6 +82,28 @@ pub enum Error {
         /// The digest of what came.
         found: Digest,
     },
+    /// There is no `git` program.
+    #[error("git is not installed")]
+    NoGit,
+    /// Git could not do it.
+    #[error("git cannot fetch {remote}: {message}")]
+    Git {
+        /// The repository.
+        remote: String,
+        /// The last lines that it wrote.
+        message: String,
+    },
+    /// The repository has no such branch, tag or commit.
+    #[error("{remote} has no branch or tag `{reference}`")]
+    NoReference {
+        /// The repository.
+        remote: String,
+        /// What was asked for.
+        reference: String,
+    },
+    /// Whoever asked wants it no more.
+    #[error("given up")]
+    Cancelled,
 }
 
 /// Turns a system error into [`Error::Io`] with its path.

@@ -1,9 +1,10 @@
-//! Getting what lies elsewhere: files by `http`, `https` and `file`, as this machine reaches other computers, through its
-//! proxies and with the certificates that it trusts.
+//! Getting what lies elsewhere, as this machine reaches other computers, through its proxies and with the certificates
+//! that it trusts: files by `http`, `https` and `file`, and commits of git repositories.
 //!
 //! Nothing that comes is believed here: whoever asks knows the digest, verifies a signature, or writes down what came.
 
 mod error;
+pub mod git;
 mod network;
 mod proxied;
 mod transport;

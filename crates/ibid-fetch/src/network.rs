@@ -22,12 +22,12 @@ pub struct Network {
 
 impl Network {
     /// Those of the machine whose files are below `root` (`/` for this one). Of `environment` the proxy and certificate
-    /// variables count.
+    /// variables count, and what programs need to find themselves and the person's keys.
     pub fn new(root: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Self {
         Self { root: root.to_owned(), environment: environment.into_iter().collect() }
     }
 
-    fn variable(&self, name: &str) -> Option<&str> {
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 

@@ -10,11 +10,13 @@
 //! }
 //! ```
 
+mod git;
 mod need;
 mod place;
 mod rootfs;
 mod user;
 
+pub use git::{GitRepository, GitServer};
 pub use need::{Need, need};
 pub use place::Place;
 pub use rootfs::TinyRoot;

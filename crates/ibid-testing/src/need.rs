@@ -25,10 +25,12 @@ pub enum Need {
     Mirror,
     /// A working Docker engine.
     Docker,
+    /// Git, with its server.
+    Git,
 }
 
 impl Need {
-    const ALL: [(Self, &str); 7] = [
+    const ALL: [(Self, &str); 8] = [
         (Self::Root, "root"),
         (Self::Userns, "userns"),
         (Self::Subids, "subids"),
@@ -36,6 +38,7 @@ impl Need {
         (Self::Idmap, "idmap"),
         (Self::Mirror, "mirror"),
         (Self::Docker, "docker"),
+        (Self::Git, "git"),
     ];
 
     /// As `IBID_TEST_REQUIRE` names it.
@@ -60,12 +63,22 @@ impl Need {
             }
             Self::Mirror => no_mirror(),
             Self::Docker => unless(probe::docker()),
+            Self::Git => no_git(),
         }
     }
 }
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+fn no_git() -> Option<String> {
+    let folder = match Command::new("git").arg("--exec-path").output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Err(error) => return Some(format!("git: {error}")),
+    };
+    let daemon = std::path::Path::new(&folder).join("git-daemon");
+    (!daemon.exists()).then(|| format!("there is no {}", daemon.display()))
 }
 
 /// Whether the first of the host's package sources answers: where it does, base images can be made.

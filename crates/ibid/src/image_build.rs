@@ -593,6 +593,15 @@ impl<'a> Preparation<'a> {
             StepError::Remote(remote::Error::Moved { name, .. }) => failure.hint(format!(
                 "if that is right, remove `{name}` from {LOCK_FILE}: the next build writes what it finds"
             )),
+            StepError::Remote(remote::Error::Fetch(ibid_fetch::Error::NoGit)) => {
+                failure.hint("apt-get install git")
+            }
+            StepError::Remote(remote::Error::Fetch(ibid_fetch::Error::NoReference { .. })) => {
+                failure.hint("name a branch, a tag, or all 40 digits of a commit")
+            }
+            StepError::Remote(remote::Error::Commit { .. }) => {
+                failure.hint("if that is right, write the commit that was found after `--checksum=`")
+            }
             StepError::Remote(remote::Error::Checksum { .. }) => {
                 failure.hint("if that is right, write the digest that was found after `--checksum=`")
             }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ibid_build::remote::Pin;
 use ibid_core::digest::Digest;
+use ibid_core::remote::is_commit;
 use ibid_debian::LockedBase;
+use ibid_fetch::git::Commit;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Failure;
@@ -27,6 +29,9 @@ pub struct Lock {
     /// What `ADD` fetches, by URL without user name and password.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub url: BTreeMap<String, LockedUrl>,
+    /// Commits that `ADD` fetches, by repository and reference.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub git: BTreeMap<String, LockedCommit>,
 }
 
 /// The content of a URL.
@@ -35,6 +40,24 @@ pub struct Lock {
 pub struct LockedUrl {
     /// Its digest, with `sha256:` in front.
     pub digest: Digest,
+}
+
+/// The commit of a reference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedCommit {
+    /// All its digits.
+    #[serde(deserialize_with = "commit_digits")]
+    pub commit: String,
+    /// The tag that led to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+}
+
+/// Nothing but digits is given to git as a commit.
+fn commit_digits<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if is_commit(&text) { Ok(text) } else { Err(serde::de::Error::custom(format!("`{text}` is no commit"))) }
 }
 
 impl Lock {
@@ -52,7 +75,12 @@ impl Lock {
     pub fn read(project: &Path) -> Result<Self, Failure> {
         let path = project.join(LOCK_FILE);
         let Some(text) = Self::text(project)? else {
-            return Ok(Self { version: VERSION, base: BTreeMap::new(), url: BTreeMap::new() });
+            return Ok(Self {
+                version: VERSION,
+                base: BTreeMap::new(),
+                url: BTreeMap::new(),
+                git: BTreeMap::new(),
+            });
         };
         let damaged = |message: String, span: Option<std::ops::Range<usize>>| {
             Failure::new(message)
@@ -79,15 +107,22 @@ impl Lock {
 
     /// What `ADD` fetches.
     pub fn pins(&self) -> BTreeMap<String, Pin> {
-        self.url.iter().map(|(name, locked)| (name.clone(), Pin::File(locked.digest))).collect()
+        let files = self.url.iter().map(|(name, locked)| (name.clone(), Pin::File(locked.digest)));
+        let commits = self.git.iter().map(|(name, locked)| {
+            (name.clone(), Pin::Commit(Commit { id: locked.commit.clone(), tag: locked.tag.clone() }))
+        });
+        files.chain(commits).collect()
     }
 
     /// Takes over what was fetched without a pin.
     pub fn add(&mut self, found: BTreeMap<String, Pin>) {
         for (name, pin) in found {
             match pin {
-                Pin::File(digest) => self.url.insert(name, LockedUrl { digest }),
-            };
+                Pin::File(digest) => drop(self.url.insert(name, LockedUrl { digest })),
+                Pin::Commit(Commit { id: commit, tag }) => {
+                    self.git.insert(name, LockedCommit { commit, tag });
+                }
+            }
         }
     }
 
@@ -129,9 +164,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut lock = Lock::read(folder.path()).expect("no lock is an empty one");
         lock.add([("https://host/x?y#z".to_owned(), Pin::File(Digest::of(b"x")))].into());
+        let commit = Commit { id: "1".repeat(40), tag: Some("v1".to_owned()) };
+        lock.add([("git@host:x#v1".to_owned(), Pin::Commit(commit))].into());
         lock.write(folder.path()).expect("written");
         assert_eq!(Lock::read(folder.path()).expect("read"), lock);
-        assert_eq!(lock.pins().len(), 1);
+        assert_eq!(lock.pins().len(), 2);
         let text = std::fs::read_to_string(folder.path().join(LOCK_FILE)).expect("text");
         assert!(text.contains("version = 2\n\n[url.\"https://host/x?y#z\"]\ndigest = \"sha256:"), "{text}");
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing half-written");
@@ -150,6 +187,7 @@ mod tests {
             "version = 2\n[url.x]\n",
             "version = 2\n[url.x]\ndigest = \"md5:0\"\n",
             "version = 2\nother = 1\n",
+            "version = 2\n[git.x]\ncommit = \"--upload-pack=x\"\n",
             "<<<<<<<",
         ] {
             assert!(read(damaged).is_err(), "{damaged}");

@@ -116,7 +116,11 @@ pub enum ErrorKind {
     Exclude { pattern: String, reason: String },
     #[error("`{}` is no pattern: {reason}", short(.pattern))]
     Parents { pattern: String, reason: String },
-    #[error("`--checksum` is of one URL, and `ADD` has {}", match .sources { 1 => "another source".to_owned(), count => format!("{count} sources") })]
+    #[error("`{}` is no git repository to fetch: {reason}", short(.source_path))]
+    GitSource { source_path: String, reason: String },
+    #[error("the URL says `keep-git-dir={}`, and the flag says otherwise", !.flag)]
+    KeepGitDir { flag: bool },
+    #[error("`--checksum` is of one URL or repository, and `ADD` has {}", match .sources { 1 => "another source".to_owned(), count => format!("{count} sources") })]
     ChecksumSources { sources: usize },
     #[error("`{}` is no checksum", short(.checksum))]
     Checksum { checksum: String },
@@ -290,9 +294,16 @@ impl ErrorKind {
             Self::Exclude { .. } | Self::Parents { .. } => {
                 "write it as in a .dockerignore: `*`, `?`, `[a-z]`, and `**` for any number of folders".to_owned()
             }
-            Self::ChecksumSources { .. } => "write an `ADD` of its own for the URL".to_owned(),
+            Self::GitSource { .. } => {
+                "expected such as `https://host/user/repo.git#branch:folder` or `git@host:user/repo.git?tag=v1`"
+                    .to_owned()
+            }
+            Self::KeepGitDir { .. } => "write it once".to_owned(),
+            Self::ChecksumSources { .. } => "write an `ADD` of its own for it".to_owned(),
             Self::Checksum { .. } | Self::ChecksumAlgorithm { .. } => {
-                "write `--checksum=sha256:` and the 64 hexadecimal digits that `sha256sum` prints".to_owned()
+                "write `--checksum=sha256:` and the 64 hexadecimal digits that `sha256sum` prints, or, for a git \
+                 repository, the commit's digits"
+                    .to_owned()
             }
             Self::UrlScheme { .. } => "it fetches `http://` and `https://`, and git repositories".to_owned(),
             Self::LinkOwner { .. } => {

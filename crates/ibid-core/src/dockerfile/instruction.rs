@@ -75,6 +75,7 @@ pub(super) struct CopyWords {
     /// Whether archives are unpacked, if it says so.
     pub(super) unpack: Option<bool>,
     pub(super) checksum: Option<String>,
+    pub(super) keep_git_dir: Option<bool>,
     pub(super) sources: Vec<String>,
     /// The sources that are heredocs.
     pub(super) inline: Vec<Heredoc>,
@@ -273,8 +274,6 @@ pub(super) enum FlagKind {
     Values,
     /// A truth value that is used; `true` when only the flag is given.
     Truth,
-    /// A truth value of which only `false` can be done.
-    UnsupportedTruth,
 }
 
 const fn value(name: &'static str) -> Flag {
@@ -289,10 +288,6 @@ const fn truth(name: &'static str) -> Flag {
     Flag { name, kind: FlagKind::Truth }
 }
 
-const fn unsupported_truth(name: &'static str) -> Flag {
-    Flag { name, kind: FlagKind::UnsupportedTruth }
-}
-
 const ADD_FLAGS: &[Flag] = &[
     value("chown"),
     value("chmod"),
@@ -300,7 +295,7 @@ const ADD_FLAGS: &[Flag] = &[
     values("exclude"),
     truth("unpack"),
     value("checksum"),
-    unsupported_truth("keep-git-dir"),
+    truth("keep-git-dir"),
 ];
 const COPY_FLAGS: &[Flag] =
     &[value("from"), value("chown"), value("chmod"), truth("link"), truth("parents"), values("exclude")];

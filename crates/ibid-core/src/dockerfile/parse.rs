@@ -250,6 +250,7 @@ impl<'a> Head<'a> {
             parents: flags.truth("parents").unwrap_or(false),
             unpack: flags.truth("unpack"),
             checksum: flags.value("checksum"),
+            keep_git_dir: flags.truth("keep-git-dir"),
             sources: Vec::new(),
             inline: Vec::new(),
             dest,
@@ -395,16 +396,13 @@ impl Flags {
                 flag: name.to_owned(),
                 nearest: nearest(name, super::instruction::flag_names(keyword.name())),
             })?;
-            let unsupported =
-                || Err(ErrorKind::Unsupported { feature: format!("`{} --{}`", keyword.name(), flag.name) });
             if flag.kind != FlagKind::Values && flags.iter().any(|(known, _)| *known == flag.name) {
                 return Err(ErrorKind::RepeatedFlag { flag: flag.name });
             }
             let value = match flag.kind {
-                FlagKind::Truth | FlagKind::UnsupportedTruth => {
+                FlagKind::Truth => {
                     let text = value.unwrap_or("true").to_ascii_lowercase();
                     match text.as_str() {
-                        "true" if flag.kind == FlagKind::UnsupportedTruth => return unsupported(),
                         "true" | "false" => text,
                         _ => return Err(ErrorKind::FlagNotBoolean { flag: flag.name, value: text }),
                     }

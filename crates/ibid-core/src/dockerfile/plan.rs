@@ -13,7 +13,7 @@ use crate::plan::{
     Action, Base, Copy, CopyFrom, CopySource, InlineFile, Lines, Mount, Plan, Run, SCRIPT_FOLDER, Stage, Step,
 };
 
-use crate::remote::{self, UrlSource, without_credentials};
+use crate::remote::{self, GitSource, UrlSource, without_credentials};
 
 use super::environment::Environment;
 use super::error::{Error, ErrorKind, ExpansionFault};
@@ -468,8 +468,14 @@ impl Planner<'_> {
         copy: &CopyWords,
         state: &State,
     ) -> Result<Option<CopySource>, ErrorKind> {
-        let is_git = ["git://", "ssh://", "git@"].iter().any(|start| source.starts_with(start));
-        if !is_git && !remote::is_url(source) {
+        let git = GitSource::parse(source).map_err(|reason| {
+            let source_path = without_credentials(source);
+            match keyword {
+                Keyword::Copy => ErrorKind::CopyFromUrl { source_path },
+                _ => ErrorKind::GitSource { source_path, reason },
+            }
+        })?;
+        if git.is_none() && !remote::is_url(source) {
             let has_scheme = source.split_once("://").is_some_and(|(scheme, _)| {
                 !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric())
             });
@@ -482,8 +488,8 @@ impl Planner<'_> {
         if keyword == Keyword::Copy {
             return Err(ErrorKind::CopyFromUrl { source_path: without_credentials(source) });
         }
-        if is_git || source.split(['#', '?']).next().is_some_and(|path| path.ends_with(".git")) {
-            return Err(ErrorKind::Unsupported { feature: "`ADD` of a git repository".to_owned() });
+        if let Some(git) = git {
+            return self.git(git, source, copy, state).map(|git| Some(CopySource::Git(git)));
         }
         let sha256 = match &copy.checksum {
             None => None,
@@ -504,6 +510,33 @@ impl Planner<'_> {
             sha256,
             unpack: copy.unpack.unwrap_or(false),
         })))
+    }
+
+    /// A repository with what the flags say of it.
+    fn git(
+        &mut self,
+        mut git: GitSource,
+        source: &str,
+        copy: &CopyWords,
+        state: &State,
+    ) -> Result<GitSource, ErrorKind> {
+        if let Some(keep) = copy.keep_git_dir {
+            // In the URL it says nothing when it is not there.
+            if source.contains("keep-git-dir") && git.keep_git_dir != keep {
+                return Err(ErrorKind::KeepGitDir { flag: keep });
+            }
+            git.keep_git_dir = keep;
+        }
+        if let Some(checksum) = &copy.checksum {
+            let checksum = self.word(checksum, &state.all)?;
+            if !remote::is_commit_start(&checksum) || git.checksum.is_some_and(|known| known != checksum) {
+                return Err(ErrorKind::Checksum { checksum });
+            }
+            git.checksum = Some(checksum);
+        }
+        // It is at the top of the repository, and not of a folder in it.
+        git.keep_git_dir &= git.folder.is_none();
+        Ok(git)
     }
 
     fn copy(
@@ -561,7 +594,8 @@ impl Planner<'_> {
                 None => CopySource::Path(paths::source(&source)),
             });
         }
-        if copy.checksum.is_some() && !matches!(sources.as_slice(), [CopySource::Url(_)]) {
+        if copy.checksum.is_some() && !matches!(sources.as_slice(), [CopySource::Url(_) | CopySource::Git(_)])
+        {
             return Err(ErrorKind::ChecksumSources { sources: sources.len() });
         }
         let mut inline = Vec::new();

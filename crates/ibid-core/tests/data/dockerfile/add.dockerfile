@@ -5,3 +5,5 @@ ADD --checksum=$SUM --chmod=755 --chown=1:2 --unpack https://example.org/x.tar /
 ADD --unpack=false a.tar http://example.org b.tar /in/
 COPY ftp://a/path /in/
 ADD --link --exclude=*.o https://example.org/y /y
+ADD https://$HOST/x.git#main:docs git@example.org:y /git/
+ADD --checksum=0123abc --keep-git-dir --chown=1:2 https://example.org/x.git?tag=v1&submodules=0 /git/
