@@ -118,6 +118,11 @@ impl Remotes {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether a source is pinned, by the lock or by the Dockerfile itself.
+    pub fn is_known(&self, source: &CopySource) -> bool {
+        self.known(source).is_some()
+    }
+
     /// What a source stands for, as far as that is known; none for what is not fetched.
     pub(crate) fn known(&self, source: &CopySource) -> Option<Pin> {
         let checksum = match source {

@@ -259,6 +259,14 @@ fn decode(text: &str) -> String {
     String::from_utf8(decoded).unwrap_or_else(|_| text.to_owned())
 }
 
+/// What a lock calls a source of `ADD` that is fetched.
+pub(crate) fn name(source: &str) -> String {
+    match GitSource::parse(source) {
+        Ok(Some(git)) => git.name(),
+        _ => without_credentials(source),
+    }
+}
+
 /// A URL without user name and password: for messages, locks and histories.
 pub fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };

@@ -57,7 +57,16 @@ fn findings(source: &str, build_args: &[(&str, &str)]) -> Vec<Finding> {
     let dockerfile = dockerfile::parse(source.as_bytes()).expect(source);
     let settings =
         Settings::new(dockerfile.directives().check.as_deref(), &options.build_args).expect(source);
-    let pinned: BTreeSet<String> = ["pinned", "shelled", "arm", "unknown"].map(str::to_owned).into();
+    let pinned: BTreeSet<String> = [
+        "pinned",
+        "shelled",
+        "arm",
+        "unknown",
+        "https://example.org/pinned-1.zip",
+        "https://example.org/pinned.git#refs/heads/main",
+    ]
+    .map(str::to_owned)
+    .into();
     let ignore = Ignore::parse(IGNORE.as_bytes()).expect("rules");
     let facts = Facts { images: &images(), pinned: &pinned, ignore: &ignore, ignore_file: ".dockerignore" };
     check::check(source.as_bytes(), &dockerfile, &options, &settings, &facts).expect(source)
@@ -412,6 +421,13 @@ fn downloads() {
     );
     check("FROM pinned\nADD https://example.org/a.tar.gz /\n", &["UnverifiedDownload:2 --checksum"]);
     check("FROM pinned\nADD a.tar.gz /\n", &[]);
+    // What the lock pins, whatever the variables of the Dockerfile.
+    check(
+        "FROM pinned\nARG V=1\nADD https://me:secret@example.org/pinned-$V.zip https://example.org/pinned.git?branch=main /\n",
+        &[],
+    );
+    check("FROM pinned\nARG V=2\nADD https://example.org/pinned-$V.zip /\n", &["UnverifiedDownload:3"]);
+    check("FROM pinned\nADD https://example.org/a.git?commit=0123 /\n", &[]);
     check("FROM pinned\nADD https://example.org/a.git /\n", &["UnpinnedGitSource:2"]);
     check("FROM pinned\nADD git@example.org:a.git#main:dir /\n", &["UnpinnedGitSource:2"]);
     let commit = "0123456789abcdef0123456789abcdef01234567";

@@ -114,9 +114,13 @@ pub struct Build {
     #[arg(long = "ssh", value_name = "default|ID[=SOCKET]")]
     pub agents: Vec<String>,
 
-    /// Look up the newest packages for the bases and write them to ibid.lock
+    /// Fail when ibid.lock lacks something or no longer matches, and never write it
     #[arg(long)]
-    pub update: bool,
+    pub locked: bool,
+
+    /// Look anew for what ibid.lock pins, or for NAME of it: an image as FROM names it, or a URL
+    #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with = "locked")]
+    pub update: Option<Option<String>>,
 
     /// Build nothing: list what in the Dockerfile is likely a mistake or keeps the build from giving the same
     /// image again; the exit code is 1 when there is something
@@ -124,7 +128,7 @@ pub struct Build {
         long,
         conflicts_with_all = [
             "tags", "target", "no_cache", "no_cache_filter", "explain", "shell_on_fail", "verify",
-            "keep_nondeterminism", "update", "cache_from", "cache_to",
+             "keep_nondeterminism", "locked", "update", "cache_from", "cache_to",
         ]
     )]
     pub check: bool,

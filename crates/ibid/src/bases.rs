@@ -1,6 +1,9 @@
-//! The images that a Dockerfile starts from: made from signed packages where `ibid.toml` says so, else what
-//! the store holds under that name.
+//! The images that a Dockerfile starts from: made from signed packages where `ibid.toml` says so, else the one that the
+//! lock pins, else what the store holds under that name.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,101 +14,219 @@ use ibid_debian::{BaseSpec, Event, LockedBase};
 use ibid_store::Store;
 use indicatif::ProgressBar;
 
-use crate::lock::Lock;
-use crate::project::{BaseTable, Project};
+use crate::lock::{LOCK_FILE, Lock, LockedImage};
+use crate::lock_mode::{LockMode, refuse_unlocked, update_command};
+use crate::project::{BaseTable, CONFIG_FILE, Project};
 use crate::report::Failure;
 use crate::ui::{self, Ui};
 
 /// Raised when a lock is made into other bytes than before, so that older bases are made anew.
 const MAKING_VERSION: u32 = 1;
 
-/// The base, if it is there already.
-pub fn find(store: &Store, project: &Project, name: &str, epoch: i64) -> Result<Option<BaseImage>, Failure> {
-    let image = match project.bases.get(name) {
-        Some(table) => {
-            // A lock of a hundred packages takes longer to read than a container to start, so what it means
-            // is looked up by its bytes.
-            let Some(text) = Lock::text(&project.root)? else { return Ok(None) };
-            let key = Digest::of(
-                format!("base of lock {MAKING_VERSION} {name} {table:?} epoch {epoch}\n{text}").as_bytes(),
-            );
-            match cached_image(store, &key)? {
-                Some(digest) => Some(digest),
-                None => match Lock::read(&project.root)?.base.get(name) {
-                    Some(locked) if locked.answers(&spec(table)?) => {
-                        let digest = made(store, locked, epoch)?;
-                        if let Some(digest) = digest {
-                            store.put_cache(&key, digest.to_string().as_bytes())?;
-                        }
-                        digest
-                    }
-                    _ => None,
-                },
-            }
-        }
-        None => match name.parse::<Digest>() {
-            Ok(digest) => Some(digest),
-            Err(_) => store.tag(&reference(name)?)?,
-        },
-    };
-    let Some(digest) = image else { return Ok(None) };
-    let Ok(config) = store.image(&digest) else { return Ok(None) };
-    let whole = config.rootfs.diff_ids.iter().all(|layer| store.has_layer(layer));
-    Ok(whole.then_some(BaseImage { digest, config }))
+/// Finds and makes the images that a project starts from.
+#[derive(Clone, Copy)]
+pub struct Bases<'a> {
+    pub store: &'a Store,
+    pub project: &'a Project,
+    pub epoch: i64,
+    /// Read when something is looked up in it.
+    pub lock: &'a OnceCell<Lock>,
 }
 
-/// The base; made from packages when `ibid.toml` says how and it is not there, or when `update` asks for
-/// the newest packages.
-pub fn find_or_make(
-    ui: &Ui,
-    store: &Store,
-    project: &Project,
-    name: &str,
-    epoch: i64,
-    update: bool,
-) -> Result<BaseImage, Failure> {
-    let Some(table) = project.bases.get(name) else {
-        return find(store, project, name, epoch)?.ok_or_else(|| {
-            Failure::new(format!("the base image `{name}` is not in the store, and ibid.toml does not say how to make it"))
-                .hint(format!("to make it from signed Debian packages, write in {}:\n  [base.\"{name}\"]\n  suite = \"bookworm\"", project.root.join(crate::project::CONFIG_FILE).display()))
-                .hint("pulling from a registry is not supported yet")
-        });
-    };
-    if !update && let Some(base) = find(store, project, name, epoch)? {
-        return Ok(base);
+impl<'a> Bases<'a> {
+    /// The project's lock as it was when it was first asked for.
+    pub fn lock(&self) -> Result<&'a Lock, Failure> {
+        if let Some(lock) = self.lock.get() {
+            return Ok(lock);
+        }
+        let lock = Lock::read(&self.project.root)?;
+        Ok(self.lock.get_or_init(|| lock))
     }
-    let spec = spec(table)?;
-    let failed =
-        |error: ibid_debian::Error| Failure::of(&error).while_doing(format!("cannot make the base `{name}`"));
-    let host = ibid_debian::Host::read(std::path::Path::new("/"), utf8_environment()).map_err(failed)?;
-    let mut lock = Lock::read(&project.root)?;
-    let progress = Progress::new(ui, name);
-    let locked = match lock.base.get(name) {
-        Some(locked) if !update && locked.answers(&spec) => locked.clone(),
-        _ => {
-            let cache = store.root().join("debs");
-            let locked = ibid_debian::resolve(&spec, &host, &cache, now(), &|event| progress.show(event))
-                .map_err(failed)?;
-            lock.base.insert(name.to_owned(), locked.clone());
-            locked
+
+    /// The base, if it is there already.
+    pub fn find(&self, name: &str) -> Result<Option<BaseImage>, Failure> {
+        let image = match (self.project.bases.get(name), self.pinned(name)?) {
+            (Some(table), _) => self.of_packages(name, table)?,
+            (None, Some(digest)) => Some(digest),
+            (None, None) => self.named(name)?,
+        };
+        Ok(image.and_then(|digest| self.whole(digest)))
+    }
+
+    /// The base; made from packages when `ibid.toml` says how and it is not there, or when the newest packages are asked
+    /// for.
+    pub fn find_or_make(&self, ui: &Ui, name: &str, mode: &LockMode) -> Result<BaseImage, Failure> {
+        let updates = mode.updates(name);
+        let Some(table) = self.project.bases.get(name) else {
+            return self.of_name(ui, name, updates);
+        };
+        if !updates && let Some(base) = self.find(name)? {
+            return Ok(base);
         }
-    };
-    let digest = match made(store, &locked, epoch)? {
-        Some(digest) => digest,
-        None => {
-            let digest =
-                ibid_debian::make(store, &locked, &spec, &host, epoch, &|event| progress.show(event))
-                    .map_err(failed)?;
-            let key = base_key(&locked, epoch);
-            store.put_cache(&key, digest.to_string().as_bytes())?;
-            digest
+        if *mode == LockMode::Locked {
+            // A trigger can name a base that nobody has heard of before.
+            refuse_unlocked(self.lacking(name)?)?;
         }
-    };
-    // Only now: a lock that nothing can be made from helps nobody.
-    lock.write(&project.root)?;
-    store.set_tag(&reference(name)?, digest)?;
-    progress.finish(locked.packages.len(), &digest);
-    Ok(BaseImage { digest, config: store.image(&digest)? })
+        let Self { store, project, epoch, .. } = *self;
+        let spec = spec(table)?;
+        let failed = |error: ibid_debian::Error| {
+            Failure::of(&error).while_doing(format!("cannot make the base `{name}`"))
+        };
+        let host = ibid_debian::Host::read(Path::new("/"), utf8_environment()).map_err(failed)?;
+        let mut lock = Lock::read(&project.root)?;
+        let progress = Progress::new(ui, name);
+        let known = lock.base.get(name).filter(|locked| !updates && locked.answers(&spec)).cloned();
+        let is_new = known.is_none();
+        let locked = match known {
+            Some(locked) => locked,
+            None => {
+                let cache = store.root().join("debs");
+                ibid_debian::resolve(&spec, &host, &cache, now(), &|event| progress.show(event))
+                    .map_err(failed)?
+            }
+        };
+        let digest = match made(store, &locked, epoch)? {
+            Some(digest) => digest,
+            None => {
+                let digest =
+                    ibid_debian::make(store, &locked, &spec, &host, epoch, &|event| progress.show(event))
+                        .map_err(failed)?;
+                let key = base_key(&locked, epoch);
+                store.put_cache(&key, digest.to_string().as_bytes())?;
+                digest
+            }
+        };
+        let packages = locked.packages.len();
+        // Only now: a lock that nothing can be made from helps nobody.
+        if is_new {
+            lock.base.insert(name.to_owned(), locked);
+            lock.write(&project.root)?;
+        }
+        store.set_tag(&reference(name)?, digest)?;
+        progress.finish(packages, &digest);
+        Ok(BaseImage { digest, config: store.image(&digest)? })
+    }
+
+    /// What the lock lacks of a base, or has no more as it is; none when it has what a build needs.
+    pub fn lacking(&self, name: &str) -> Result<Option<String>, Failure> {
+        if let Some(table) = self.project.bases.get(name) {
+            let locked = self.lock()?.base.get(name);
+            return Ok(match locked {
+                None => Some(format!("the packages of the base `{name}`")),
+                Some(locked) if !locked.answers(&spec(table)?) => {
+                    Some(format!("the packages of the base `{name}` as {CONFIG_FILE} asks for them"))
+                }
+                Some(_) => None,
+            });
+        }
+        Ok((!has_digest(name) && self.pinned(name)?.is_none()).then(|| format!("the image `{name}`")))
+    }
+
+    /// What the lock has no pin for of these images, which a build starts from.
+    pub fn unpinned(
+        &self,
+        bases: &BTreeMap<String, BaseImage>,
+    ) -> Result<BTreeMap<String, LockedImage>, Failure> {
+        let mut unpinned = BTreeMap::new();
+        for (name, base) in bases {
+            if !self.project.bases.contains_key(name)
+                && !has_digest(name)
+                && self.pinned(name)? != Some(base.digest)
+            {
+                unpinned.insert(name.clone(), LockedImage { digest: base.digest });
+            }
+        }
+        Ok(unpinned)
+    }
+
+    /// What the lock says that a base was made from, if it is what `ibid.toml` asks for, as an image that is there.
+    fn of_packages(&self, name: &str, table: &BaseTable) -> Result<Option<Digest>, Failure> {
+        let Self { store, project, epoch, .. } = *self;
+        // A lock of a hundred packages takes longer to read than a container to start, so what it means is looked up
+        // by its bytes.
+        let Some(text) = Lock::text(&project.root)? else { return Ok(None) };
+        let key = Digest::of(
+            format!("base of lock {MAKING_VERSION} {name} {table:?} epoch {epoch}\n{text}").as_bytes(),
+        );
+        if let Some(digest) = cached_image(store, &key)? {
+            return Ok(Some(digest));
+        }
+        match Lock::read(&project.root)?.base.get(name) {
+            Some(locked) if locked.answers(&spec(table)?) => {
+                let digest = made(store, locked, epoch)?;
+                if let Some(digest) = digest {
+                    store.put_cache(&key, digest.to_string().as_bytes())?;
+                }
+                Ok(digest)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// An image that nobody here makes: the one that the lock pins, else the one that has the name.
+    fn of_name(&self, ui: &Ui, name: &str, updates: bool) -> Result<BaseImage, Failure> {
+        let pinned = if updates { None } else { self.pinned(name)? };
+        let named = self.named(name)?;
+        let base = pinned.or(named).and_then(|digest| self.whole(digest));
+        let update = update_command(name);
+        match (base, pinned, named) {
+            (Some(base), Some(pinned), Some(named)) if pinned != named => {
+                ui.warn(&format!(
+                    "`{name}` is another image by now, {}; {LOCK_FILE} pins {}, which is used",
+                    ui::short_digest(&named),
+                    ui::short_digest(&pinned)
+                ));
+                ui.hint(&format!("{update} moves on"));
+                Ok(base)
+            }
+            (Some(base), ..) => Ok(base),
+            (None, Some(pinned), Some(named)) if pinned != named => Err(Failure::new(format!(
+                "the image that {LOCK_FILE} pins for `{name}` is not in the store: {pinned}"
+            ))
+            .hint(format!("`{name}` is {named} by now; {update} takes it"))),
+            (None, pinned, _) => {
+                let failure = Failure::new(format!(
+                    "the base image `{name}` is not in the store, and ibid.toml does not say how to make it"
+                ));
+                let failure = match pinned {
+                    Some(pinned) => failure.hint(format!("{LOCK_FILE} pins {pinned}")),
+                    None => failure,
+                };
+                Err(failure
+                    .hint(format!("to make it from signed Debian packages, write in {}:\n  [base.\"{name}\"]\n  suite = \"bookworm\"", self.project.root.join(CONFIG_FILE).display()))
+                    .hint("pulling from a registry is not supported yet"))
+            }
+        }
+    }
+
+    /// The image that the lock pins for a name; none for what is a digest itself.
+    fn pinned(&self, name: &str) -> Result<Option<Digest>, Failure> {
+        if self.project.bases.contains_key(name) || has_digest(name) {
+            return Ok(None);
+        }
+        Ok(self.lock()?.image.get(name).map(|locked| locked.digest))
+    }
+
+    /// The image that the store has under a name.
+    fn named(&self, name: &str) -> Result<Option<Digest>, Failure> {
+        match name.parse::<Digest>() {
+            Ok(digest) => Ok(Some(digest)),
+            Err(_) => Ok(self.store.tag(&reference(name)?)?),
+        }
+    }
+
+    /// An image, when the store has all of it.
+    fn whole(&self, digest: Digest) -> Option<BaseImage> {
+        let config = self.store.image(&digest).ok()?;
+        let is_whole = config.rootfs.diff_ids.iter().all(|layer| self.store.has_layer(layer));
+        is_whole.then_some(BaseImage { digest, config })
+    }
+}
+
+/// Whether a name says by itself which image it is.
+fn has_digest(name: &str) -> bool {
+    name.parse::<Digest>().is_ok()
+        || name.parse::<Reference>().is_ok_and(|reference| reference.digest.is_some())
 }
 
 /// The image that was made from a lock, when the store still has all of it.

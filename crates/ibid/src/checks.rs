@@ -1,6 +1,7 @@
 //! `ibid build --check`: what in the Dockerfile is likely a mistake or keeps the build from giving the same image again,
 //! found without building. And the builds that such findings end: those whose Dockerfile says `# check=error=true`.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -15,9 +16,10 @@ use ibid_store::Store;
 use serde_json::json;
 
 use crate::args::{Build, Cli};
-use crate::bases;
+use crate::bases::Bases;
 use crate::contexts::{self, ignore_file};
 use crate::image_build::{build_args, dockerfile_failure, epoch, read_dockerfile, store_root};
+use crate::lock::Lock;
 use crate::project::Project;
 use crate::report::{self, Failure};
 use crate::ui::{self, Ui};
@@ -43,9 +45,11 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
     };
     let settings = settings(path, &text, &dockerfile, &options.build_args)?;
     let rules = ignore_file(&project.context, Some(path))?;
+    let lock = Lock::read(&project.root)?;
+    let pinned = project.bases.keys().chain(lock.image.keys()).cloned().chain(lock.pins().into_keys());
     let facts = Facts {
         images: &known_images(&project, check::images(&dockerfile, &options))?,
-        pinned: &project.bases.keys().cloned().collect(),
+        pinned: &pinned.collect(),
         ignore: &rules.rules,
         ignore_file: &rules.name,
     };
@@ -146,13 +150,14 @@ fn known_images(
         return Ok(BTreeMap::new());
     }
     let store = Store::open(&root)?;
+    let bases = Bases { store: &store, project, epoch: epoch()?, lock: &OnceCell::new() };
     let mut known = BTreeMap::new();
     for name in names {
         // What names no image cannot be looked up.
         if name.parse::<Reference>().is_err() && name.parse::<Digest>().is_err() {
             continue;
         }
-        if let Some(base) = bases::find(&store, project, &name, epoch()?)? {
+        if let Some(base) = bases.find(&name)? {
             known.insert(name, base.config);
         }
     }

@@ -1,6 +1,7 @@
 //! From a project to an image: bases, plan, build, and the question whether anything must be built at all.
 //! What `build`, `run` and `dev` share.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -29,12 +30,13 @@ use ibid_sandbox::trust::HostTrust;
 use ibid_store::Store;
 
 use crate::args::BuildShared;
-use crate::bases;
+use crate::bases::{self, Bases};
 use crate::build_progress::BuildProgress;
 use crate::cache_options::CacheTo;
 use crate::checks;
 use crate::contexts::{self, Named};
-use crate::lock::{LOCK_FILE, Lock};
+use crate::lock::Lock;
+use crate::lock_mode::{LockMode, check_update, lacking, refuse_unlocked, update_command};
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
@@ -151,7 +153,7 @@ pub struct Options {
     pub shell_on_fail: bool,
     pub verify: bool,
     pub keep_nondeterminism: bool,
-    pub update: bool,
+    pub lock_mode: LockMode,
     pub tags: Vec<Reference>,
     pub cache_from: Vec<PathBuf>,
     pub cache_to: Option<CacheTo>,
@@ -181,6 +183,7 @@ pub struct Preparation<'a> {
     context: Option<Context>,
     named_contexts: BTreeMap<String, Context>,
     remotes: Remotes,
+    lock: OnceCell<Lock>,
 }
 
 /// A plan with the images it starts from.
@@ -233,6 +236,7 @@ impl<'a> Preparation<'a> {
             context: None,
             named_contexts: BTreeMap::new(),
             remotes,
+            lock: OnceCell::new(),
         })
     }
 
@@ -252,7 +256,7 @@ impl<'a> Preparation<'a> {
     /// The image to run mounted code in: the one that is there unless its environment is stale.
     pub fn environment_image(&mut self, ui: &Ui) -> Result<Digest, Failure> {
         let planned = self.plan(ui, &Options::default())?;
-        self.open_sources(&planned)?;
+        self.open_sources(&planned, &LockMode::Keep)?;
         let nothing = Explanations::default();
         let found = built_environment(&self.store, &self.request(&planned, NoCache::Never, &nothing))
             .map_err(|error| self.build_failure(error))?;
@@ -284,8 +288,8 @@ impl<'a> Preparation<'a> {
         if record.dockerfile != Digest::of(self.text.as_bytes()) {
             ui.warn("the Dockerfile has changed since the image was built");
             ui.hint("`ibid build` pegs the code as it is now");
-        } else if let Some(planned) = self.plan_from_store()? {
-            self.open_sources(&planned)?;
+        } else if let Some(planned) = self.plan_from_store(None)? {
+            self.open_sources(&planned, &LockMode::Keep)?;
             let nothing = Explanations::default();
             let files = context_files(&self.request(&planned, NoCache::Never, &nothing))
                 .map_err(|error| self.build_failure(error))?;
@@ -303,9 +307,34 @@ impl<'a> Preparation<'a> {
 
     /// Builds the image, whatever is there, and names it.
     pub fn build(&mut self, ui: &Ui, options: &Options) -> Result<NamedImage, Failure> {
+        if options.lock_mode == LockMode::Locked {
+            // Before any base is made, as far as the store has what is needed to know it.
+            let planned = self.plan_from_store(options.target.clone())?;
+            self.refuse_unlocked(options, planned.as_ref())?;
+        }
         let planned = self.plan(ui, options)?;
-        self.open_sources(&planned)?;
+        self.open_sources(&planned, &options.lock_mode)?;
+        if options.lock_mode == LockMode::Locked {
+            self.refuse_unlocked(options, Some(&planned))?;
+        }
+        check_update(&options.lock_mode, &planned.plan, planned.bases.keys())?;
         self.perform(ui, &planned, options)
+    }
+
+    /// Refuses what the lock lacks of what is to be built.
+    fn refuse_unlocked(&mut self, options: &Options, planned: Option<&Planned>) -> Result<(), Failure> {
+        if let Some(planned) = planned {
+            self.open_sources(planned, &options.lock_mode)?;
+        }
+        let plan_options = self.plan_options(options.target.clone());
+        let mut names =
+            self.dockerfile.bases(&plan_options).map_err(|error| self.dockerfile_failure(&error))?;
+        names.extend(planned.iter().flat_map(|planned| planned.bases.keys().cloned()));
+        let mut lacks = planned.map(|planned| lacking(&self.remotes, &planned.plan)).unwrap_or_default();
+        for name in names {
+            lacks.extend(self.bases().lacking(&name)?);
+        }
+        refuse_unlocked(lacks)
     }
 
     fn perform(&mut self, ui: &Ui, planned: &Planned, options: &Options) -> Result<NamedImage, Failure> {
@@ -360,7 +389,9 @@ impl<'a> Preparation<'a> {
         if let Some(kept) = explanations.finish() {
             self.store.put_cache(&trace, &kept)?;
         }
-        self.write_pins()?;
+        if options.lock_mode != LockMode::Locked {
+            self.write_pins(planned)?;
+        }
         let built = built.map_err(|error| self.build_failure(error))?;
         let files =
             files.unwrap_or_else(|| Ok(BTreeMap::new())).map_err(|error| self.build_failure(error))?;
@@ -410,16 +441,21 @@ impl<'a> Preparation<'a> {
         Ok(())
     }
 
-    /// Writes what was fetched without a pin to the lock, though the build may have failed: the next one need not
-    /// fetch it again.
-    fn write_pins(&self) -> Result<(), Failure> {
+    /// Writes what had no pin to the lock, though the build may have failed: the next one need not fetch it again.
+    fn write_pins(&self, planned: &Planned) -> Result<(), Failure> {
+        let images = self.bases().unpinned(&planned.bases)?;
         let found = self.remotes.found();
-        if found.is_empty() {
+        if images.is_empty() && found.is_empty() {
             return Ok(());
         }
         let mut lock = Lock::read(&self.project.root)?;
+        lock.image.extend(images);
         lock.add(found);
         lock.write(&self.project.root)
+    }
+
+    fn bases(&self) -> Bases<'_> {
+        Bases { store: &self.store, project: self.project, epoch: self.epoch, lock: &self.lock }
     }
 
     /// Builds a second time from nothing, in another time zone and temporary folder and with another umask, and
@@ -472,17 +508,15 @@ impl<'a> Preparation<'a> {
     /// Plans, and makes the bases that are missing.
     fn plan(&self, ui: &Ui, options: &Options) -> Result<Planned, Failure> {
         let planned = self.plan_with(options.target.clone(), |name| {
-            bases::find_or_make(ui, &self.store, self.project, name, self.epoch, options.update)
-                .map(Some)
-                .map_err(|failure| {
-                    let failure = failure.in_dockerfile(&self.project.dockerfile, &self.text, name);
-                    if self.dockerfile.has_stage(name) {
-                        return failure.hint(format!(
-                            "the stage `{name}` comes too late: only one before this line can be meant"
-                        ));
-                    }
-                    failure
-                })
+            self.bases().find_or_make(ui, name, &options.lock_mode).map(Some).map_err(|failure| {
+                let failure = failure.in_dockerfile(&self.project.dockerfile, &self.text, name);
+                if self.dockerfile.has_stage(name) {
+                    return failure.hint(format!(
+                        "the stage `{name}` comes too late: only one before this line can be meant"
+                    ));
+                }
+                failure
+            })
         })?;
         Ok(planned.expect("every base was found or made"))
     }
@@ -518,13 +552,13 @@ impl<'a> Preparation<'a> {
     }
 
     /// Plans from what the store holds; none when a base would have to be made.
-    fn plan_from_store(&self) -> Result<Option<Planned>, Failure> {
-        self.plan_with(None, |name| bases::find(&self.store, self.project, name, self.epoch))
+    fn plan_from_store(&self, target: Option<String>) -> Result<Option<Planned>, Failure> {
+        self.plan_with(target, |name| self.bases().find(name))
     }
 
     /// Opens the folders that a plan copies from, unless they are open, and reads what the lock says about what it
     /// fetches.
-    fn open_sources(&mut self, planned: &Planned) -> Result<(), Failure> {
+    fn open_sources(&mut self, planned: &Planned, lock_mode: &LockMode) -> Result<(), Failure> {
         if self.context.is_none() {
             let context = contexts::open(&self.store, &self.project.context, Some(&self.project.dockerfile))?;
             self.context = Some(context);
@@ -539,7 +573,9 @@ impl<'a> Preparation<'a> {
         }
         // Reading a lock takes longer than starting a container, and seldom is anything fetched.
         if planned.plan.remotes().next().is_some() {
-            self.remotes.set_pins(Lock::read(&self.project.root)?.pins());
+            let mut pins = self.bases().lock()?.pins();
+            pins.retain(|name, _| !lock_mode.updates(name));
+            self.remotes.set_pins(pins);
         }
         Ok(())
     }
@@ -590,9 +626,9 @@ impl<'a> Preparation<'a> {
             StepError::TooManyLayers => {
                 failure.hint("join steps: name several sources in one COPY, and join commands in one RUN with `&&` or a heredoc")
             }
-            StepError::Remote(remote::Error::Moved { name, .. }) => failure.hint(format!(
-                "if that is right, remove `{name}` from {LOCK_FILE}: the next build writes what it finds"
-            )),
+            StepError::Remote(remote::Error::Moved { name, .. }) => {
+                failure.hint(format!("if that is right, {} takes what is there now", update_command(&name)))
+            }
             StepError::Remote(remote::Error::Fetch(ibid_fetch::Error::NoGit)) => {
                 failure.hint("apt-get install git")
             }

@@ -1,4 +1,5 @@
-//! `ibid.lock`: what each base was made from, and what was fetched. Written by ibid, to be kept with the project.
+//! `ibid.lock`: what each base was made from or which image it was, and what was fetched. Written by ibid, to be kept
+//! with the project.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -26,12 +27,23 @@ pub struct Lock {
     /// Bases that are made from packages, by the text of `FROM`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub base: BTreeMap<String, LockedBase>,
+    /// Images that the store had under a name, by the text of `FROM`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub image: BTreeMap<String, LockedImage>,
     /// What `ADD` fetches, by URL without user name and password.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub url: BTreeMap<String, LockedUrl>,
     /// Commits that `ADD` fetches, by repository and reference.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub git: BTreeMap<String, LockedCommit>,
+}
+
+/// The image that a name stood for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedImage {
+    /// Its digest, with `sha256:` in front.
+    pub digest: Digest,
 }
 
 /// The content of a URL.
@@ -78,6 +90,7 @@ impl Lock {
             return Ok(Self {
                 version: VERSION,
                 base: BTreeMap::new(),
+                image: BTreeMap::new(),
                 url: BTreeMap::new(),
                 git: BTreeMap::new(),
             });
@@ -85,7 +98,7 @@ impl Lock {
         let damaged = |message: String, span: Option<std::ops::Range<usize>>| {
             Failure::new(message)
                 .excerpt(&path, &text, span.unwrap_or(0..0), "")
-                .hint("`ibid build --update` writes the file anew")
+                .hint("mend it, or remove the file: the next build writes it anew")
         };
         /// Only the version, so that a newer file is told from a damaged one.
         #[derive(Deserialize)]
@@ -105,7 +118,7 @@ impl Lock {
         toml_edit::de::from_str(&text).map_err(|error| damaged(error.message().to_owned(), error.span()))
     }
 
-    /// What `ADD` fetches.
+    /// What `ADD` fetches, as far as that is pinned.
     pub fn pins(&self) -> BTreeMap<String, Pin> {
         let files = self.url.iter().map(|(name, locked)| (name.clone(), Pin::File(locked.digest)));
         let commits = self.git.iter().map(|(name, locked)| {
@@ -163,6 +176,7 @@ mod tests {
     fn a_lock_is_read_as_it_was_written() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut lock = Lock::read(folder.path()).expect("no lock is an empty one");
+        lock.image.insert("lower:1".to_owned(), LockedImage { digest: Digest::of(b"image") });
         lock.add([("https://host/x?y#z".to_owned(), Pin::File(Digest::of(b"x")))].into());
         let commit = Commit { id: "1".repeat(40), tag: Some("v1".to_owned()) };
         lock.add([("git@host:x#v1".to_owned(), Pin::Commit(commit))].into());
@@ -170,7 +184,8 @@ mod tests {
         assert_eq!(Lock::read(folder.path()).expect("read"), lock);
         assert_eq!(lock.pins().len(), 2);
         let text = std::fs::read_to_string(folder.path().join(LOCK_FILE)).expect("text");
-        assert!(text.contains("version = 2\n\n[url.\"https://host/x?y#z\"]\ndigest = \"sha256:"), "{text}");
+        assert!(text.contains("version = 2\n\n[image.\"lower:1\"]\ndigest = \"sha256:"), "{text}");
+        assert!(text.contains("\n\n[url.\"https://host/x?y#z\"]\ndigest = \"sha256:"), "{text}");
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing half-written");
     }
 

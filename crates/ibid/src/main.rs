@@ -11,6 +11,7 @@ mod contexts;
 mod credentials;
 mod image_build;
 mod lock;
+mod lock_mode;
 mod near_option;
 mod project;
 mod report;

@@ -39,7 +39,7 @@ use written::{Source, Written};
 pub struct Facts<'a> {
     /// Images whose configuration is known, by the text that names them.
     pub images: &'a BTreeMap<String, ImageConfig>,
-    /// Images whose content a lock pins, by the same text.
+    /// What a lock pins: images by the same text, URLs and repositories without user name and password.
     pub pinned: &'a BTreeSet<String>,
     /// What is dropped from the context.
     pub ignore: &'a Ignore,
@@ -94,7 +94,9 @@ pub fn check(
             let Some(written) = source.written(statement.lines.first) else { continue };
             style.instruction(&written, &statement.instruction, &mut report);
             scopes.instruction(&written, &statement.instruction, &mut scope, &mut report)?;
-            reproducible::instruction(&written, &statement.instruction, &scope, &mut report);
+            if let Instruction::Run(run) = &statement.instruction {
+                reproducible::run(&written, run, &scope, &mut report);
+            }
         }
         style.end_of_stage();
         scopes.keep(scope);

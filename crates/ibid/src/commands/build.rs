@@ -13,6 +13,7 @@ use crate::cache_options;
 use crate::checks;
 use crate::credentials;
 use crate::image_build::{self, Options, Preparation};
+use crate::lock_mode::LockMode;
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
@@ -61,7 +62,11 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
         shell_on_fail: build.shell_on_fail,
         verify: build.verify,
         keep_nondeterminism: build.keep_nondeterminism,
-        update: build.update,
+        lock_mode: match (&build.update, build.locked) {
+            (Some(name), _) => LockMode::Update(name.clone()),
+            (None, true) => LockMode::Locked,
+            (None, false) => LockMode::Keep,
+        },
         tags,
     };
     let built = preparation.build(ui, &options)?;

@@ -1,39 +1,28 @@
 //! Rules about what a step brings in that may be something else next time.
 
-use super::super::instruction::{CommandLine, Instruction, RunWords};
+use super::super::instruction::{CommandLine, RunWords};
 use super::super::words;
 use super::Report;
 use super::rule::Rule;
 use super::shell::{self, Command};
-use super::variables::{Scope, is_remote};
+use super::variables::Scope;
 use super::written::Written;
+use crate::remote::GitSource;
 
 /// Packages that a message names.
 const NAMED_MAX: usize = 4;
 
-pub(super) fn instruction(at: &Written, instruction: &Instruction, scope: &Scope, report: &mut Report) {
-    match instruction {
-        Instruction::Run(run) => {
-            let commands = commands(run);
-            for command in &commands {
-                let (program, arguments) = command.program();
-                apt(at, program, arguments, report);
-                pip(at, command, scope, report);
-                conda(at, program, arguments, report);
-                nondeterministic(at, command, report);
-            }
-            downloads(at, &commands, report);
-            git(at, &commands, report);
-        }
-        Instruction::Add(add) => {
-            let is_checked = at.flags.iter().any(|flag| flag.starts_with("checksum="));
-            add.sources
-                .iter()
-                .filter(|source| is_remote(source))
-                .for_each(|source| remote(at, source, is_checked, report));
-        }
-        _ => {}
+pub(super) fn run(at: &Written, run: &RunWords, scope: &Scope, report: &mut Report) {
+    let commands = commands(run);
+    for command in &commands {
+        let (program, arguments) = command.program();
+        apt(at, program, arguments, report);
+        pip(at, command, scope, report);
+        conda(at, program, arguments, report);
+        nondeterministic(at, command, report);
     }
+    downloads(at, &commands, report);
+    git(at, &commands, report);
 }
 
 /// The commands of a `RUN`.
@@ -382,32 +371,34 @@ fn git(at: &Written, commands: &[Command], report: &mut Report) {
     }
 }
 
-/// A source that `ADD` fetches.
-fn remote(at: &Written, source: &str, is_checked: bool, report: &mut Report) {
-    let (location, fragment) = source.split_once('#').unwrap_or((source, ""));
-    let path = location.split('?').next().unwrap_or(location);
-    let is_git =
-        ["git://", "ssh://", "git@"].iter().any(|start| source.starts_with(start)) || path.ends_with(".git");
-    let reference = fragment.split(':').next().unwrap_or_default();
-    if is_git
-        && !is_checked
-        && !is_commit(reference)
-        && !reference.contains('$')
-        && !location.contains("commit=")
-    {
-        report.add(
+/// A source that `ADD` fetches and no lock pins, as it is written.
+pub(super) fn remote(at: &Written, source: &str, report: &mut Report) {
+    let is_pinned = |git: &GitSource| {
+        let reference = git.reference.as_deref();
+        git.checksum.is_some()
+            || reference.is_some_and(|reference| is_commit(reference) || reference.contains('$'))
+    };
+    let location = source.split('#').next().unwrap_or(source);
+    match GitSource::parse(source) {
+        _ if at.flags.iter().any(|flag| flag.starts_with("checksum=")) => {}
+        Ok(Some(git)) if !is_pinned(&git) => report.add(
             Rule::UnpinnedGitSource,
             at,
             format!("`{source}` names no commit"),
-            format!("write `{location}#COMMIT`, by its full name"),
-        );
-    } else if !is_git && !is_checked {
-        report.add(
+            format!(
+                "write `{location}#COMMIT`, by its full name, or keep the ibid.lock that the next build writes"
+            ),
+        ),
+        Ok(None) => report.add(
             Rule::UnverifiedDownload,
             at,
             format!("nothing checks what `{source}` is"),
-            format!("write `ADD --checksum=sha256:… {source} …`"),
-        );
+            format!(
+                "write `ADD --checksum=sha256:… {source} …`, or keep the ibid.lock that the next build writes"
+            ),
+        ),
+        // What is no sound source is an error when it is built.
+        Ok(Some(_)) | Err(_) => {}
     }
 }
 

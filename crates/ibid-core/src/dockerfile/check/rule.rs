@@ -266,12 +266,12 @@ impl Rule {
             ),
             Self::UnverifiedDownload => (
                 "UnverifiedDownload",
-                "a download in `RUN` or `ADD` whose content nothing checks",
+                "a download in `RUN` or `ADD` whose content nothing checks, nor `ibid.lock` pins",
                 "the next build may get other bytes, and nothing notices",
             ),
             Self::UnpinnedGitSource => (
                 "UnpinnedGitSource",
-                "a git repository that is cloned or added without naming a commit",
+                "a git repository that is cloned or added without naming a commit, which `ibid.lock` does not pin either",
                 "branches and tags move",
             ),
             Self::NondeterministicCommand => (

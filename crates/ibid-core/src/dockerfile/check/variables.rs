@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::image::ContainerConfig;
 use crate::plan::Lines;
 use crate::reference::Reference;
+use crate::remote;
 
 use super::super::environment::Environment;
 use super::super::error::{Error, ErrorKind};
@@ -18,7 +19,7 @@ use super::super::stages::{self, Budget};
 use super::super::{Dockerfile, NamedContext, PlanOptions, context_name, parse, paths};
 use super::rule::Rule;
 use super::written::Written;
-use super::{Facts, Report, style};
+use super::{Facts, Report, reproducible, style};
 
 /// How many names are looked up for what may have been meant; each costs a comparison with all that are known.
 const SUGGESTIONS_MAX: usize = 100;
@@ -212,7 +213,10 @@ impl<'a> Scopes<'a> {
                     self.word(at, value, scope, report)?;
                 }
             }
-            Instruction::Copy(copy) | Instruction::Add(copy) => self.copy(at, copy, scope, report)?,
+            Instruction::Copy(copy) | Instruction::Add(copy) => {
+                let is_add = matches!(instruction, Instruction::Add(_));
+                self.copy(at, copy, is_add, scope, report)?;
+            }
             Instruction::Workdir(path) => {
                 let path = self.word(at, path, scope, report)?;
                 if path.starts_with('/') {
@@ -264,6 +268,7 @@ impl<'a> Scopes<'a> {
         &mut self,
         at: &Written,
         copy: &CopyWords,
+        is_add: bool,
         scope: &Scope,
         report: &mut Report,
     ) -> Result<(), Error> {
@@ -279,9 +284,13 @@ impl<'a> Scopes<'a> {
             self.check_pinned(at, &image, report);
         }
         for source in &copy.sources {
-            let source = self.word(at, source, scope, report)?;
-            if copy.from.is_none() && !is_remote(&source) {
-                self.check_kept(at, &source, report);
+            let expanded = self.word(at, source, scope, report)?;
+            match (&copy.from, is_remote(&expanded)) {
+                (None, false) => self.check_kept(at, &expanded, report),
+                (None, true) if is_add && !self.facts.pinned.contains(&remote::name(&expanded)) => {
+                    reproducible::remote(at, source, report);
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -535,7 +544,7 @@ impl Scope {
 }
 
 /// Whether `ADD` fetches a source.
-pub(super) fn is_remote(source: &str) -> bool {
+fn is_remote(source: &str) -> bool {
     source.contains("://") || source.starts_with("git@")
 }
 
