@@ -77,6 +77,7 @@ pub fn all(folder: &Path) -> Vec<Finding> {
         user_namespaces(),
         subordinate_ids(),
         mappers(),
+        git(),
         overlay(folder),
         idmapped_mounts(folder),
         seccomp(),
@@ -176,6 +177,21 @@ pub fn mappers() -> Finding {
             "containers cannot be made",
             Some(userns::install_mappers()),
         )
+    }
+}
+
+/// Git, which names the commit of a run and fetches repositories for `ADD`.
+pub fn git() -> Finding {
+    let ability = "git";
+    match find_program("git") {
+        Some(program) => Finding::works(ability, program.display().to_string()),
+        None => Finding::lacks(
+            ability,
+            State::Degraded,
+            "not found",
+            "runs do not say which commit ran, and `ADD` fetches no repositories",
+            Some(userns::install("git", "git", "git")),
+        ),
     }
 }
 
@@ -395,7 +411,7 @@ mod tests {
     fn what_is_missing_says_what_it_costs_and_nothing_is_left_behind() {
         let folder = ibid_testing::Place::new();
         let findings = all(&folder.path().join("not/yet/made"));
-        assert_eq!(findings.len(), 10);
+        assert_eq!(findings.len(), 11);
         for finding in &findings {
             assert!(!finding.detail.is_empty(), "{finding:?}");
             assert_eq!(finding.cost.is_none(), finding.state == State::Works, "{finding:?}");

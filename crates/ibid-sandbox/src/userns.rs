@@ -174,17 +174,21 @@ impl Error {
     }
 }
 
-/// The command that installs `newuidmap`, by this host's package manager.
+/// The command that installs `newuidmap`.
 pub(crate) fn install_mappers() -> String {
+    install("uidmap", "shadow-utils", "shadow")
+}
+
+/// The command that installs a package, by this host's package manager: by its name in Debian, in Fedora, and in others.
+pub(crate) fn install(debian: &str, fedora: &str, other: &str) -> String {
     let has = |program: &str| Path::new("/usr/bin").join(program).exists();
     if has("dnf") {
-        "sudo dnf install shadow-utils"
+        format!("sudo dnf install {fedora}")
     } else if has("zypper") || has("pacman") {
-        "sudo zypper install shadow || sudo pacman -S shadow"
+        format!("sudo zypper install {other} || sudo pacman -S {other}")
     } else {
-        "sudo apt-get install uidmap"
+        format!("sudo apt-get install {debian}")
     }
-    .to_owned()
 }
 
 /// What this process must be able to do.
