@@ -33,7 +33,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Build the project's image and print its digest
-    Build(Build),
+    Build(Box<Build>),
     /// Run the image's entrypoint with ARGS appended; the codebase on this machine is mounted
     Run(Run),
     /// Open a shell in the image; the codebase on this machine is mounted
