@@ -12,8 +12,7 @@
 //! ```
 //!
 //! The language is that of the Dockerfile reference; where the reference is silent, BuildKit's
-//! behaviour is followed. What this version cannot perform is refused by name
-//! ([`ErrorKind::Unsupported`]), never ignored.
+//! behaviour is followed. What cannot be performed is refused by name, never ignored.
 //!
 //! Invariants: no input makes this code panic or run for long. Nesting of variables and the size of what
 //! variables expand to are bounded, so a small hostile file cannot ask for a large plan.

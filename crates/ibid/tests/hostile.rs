@@ -119,7 +119,11 @@ fn stages_in_a_circle() {
         &["Dockerfile:2", "the stage `b` comes too late", "hint: move that stage"],
     );
     check_dockerfile("FROM scratch AS a\nCOPY --from=a x /\n", &["Dockerfile:2", "comes too late"]);
-    check_dockerfile("FROM scratch AS a\nCOPY --from=0 x /\n", &["Dockerfile:2", "no earlier stage 0"]);
+    check_dockerfile("FROM scratch AS a\nCOPY --from=0 x /\n", &["Dockerfile:2", "`0` comes too late"]);
+    check_dockerfile(
+        "FROM scratch AS a\nCOPY --from=1 x /\n",
+        &["Dockerfile:2", "no stage 1", "one stage, 0"],
+    );
     check_dockerfile(
         "FROM b AS a\nFROM a AS b\n",
         &["Dockerfile:1", "`b` is not in the store", "the stage `b` comes too late"],

@@ -20,7 +20,7 @@ fn can_copy(more: &[Need]) -> bool {
 fn project() -> Project {
     let mut project = Project::new("");
     project.data = project.place.folder("share");
-    project.file("ibid.toml", "name = \"test\"\n");
+    project.file("ibid.toml", &format!("name = \"{}\"\n", project.name()));
     project
 }
 

@@ -50,8 +50,6 @@ pub enum ErrorKind {
     RunDevice,
     #[error("`RUN --security=insecure` would give the step every capability of this machine's user")]
     RunInsecure,
-    #[error("{feature} is not supported")]
-    Unsupported { feature: String },
     #[error("`{keyword}` is incomplete")]
     Incomplete { keyword: &'static str, form: &'static str },
     #[error("`{keyword}` takes a JSON array here, not `{}`", short(.found))]
@@ -138,7 +136,7 @@ pub enum ErrorKind {
     ForeignPlatform { platform: String, own: String },
     #[error("there is no stage `{}`", short(.name))]
     UnknownTarget { name: String, nearest: Option<String> },
-    #[error("there is no earlier stage {index}")]
+    #[error("there is no stage {index}")]
     StageIndex { index: String, stages: usize },
     #[error("the stage `{}` comes too late to take files from it here", short(.name))]
     StageTooLate { name: String },
@@ -231,9 +229,6 @@ impl ErrorKind {
                 "remove it: steps have the capabilities that Docker gives by default, and no flag can widen them"
                     .to_owned()
             }
-            Self::Unsupported { .. } => {
-                "this version of ibid cannot build it; Docker with BuildKit can".to_owned()
-            }
             Self::Incomplete { form, .. } => format!("expected `{form}`"),
             Self::NotJson { keyword, .. } => {
                 format!("write `{keyword} [\"program\", \"argument\"]`, with double quotes")
@@ -319,8 +314,8 @@ impl ErrorKind {
             ),
             Self::UnknownTarget { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
             Self::UnknownTarget { nearest: None, .. } => "name a stage with `FROM IMAGE AS NAME`".to_owned(),
-            Self::StageIndex { stages: 0, .. } => "this is the first stage".to_owned(),
-            Self::StageIndex { stages, .. } => format!("stages before this one are 0 to {}", stages - 1),
+            Self::StageIndex { stages: 1, .. } => "this file has one stage, 0".to_owned(),
+            Self::StageIndex { stages, .. } => format!("the stages of this file are 0 to {}", stages - 1),
             Self::StageTooLate { .. } => "move that stage before this one".to_owned(),
             Self::MountFromScratch => "name the stage or image that holds the files".to_owned(),
             Self::VariableInFrom { .. } => {

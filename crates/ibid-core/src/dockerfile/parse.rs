@@ -367,9 +367,7 @@ impl<'a> Head<'a> {
         }
         let declares = match head.instruction(heredocs.to_vec(), escape) {
             Ok(Instruction::Arg(declarations)) => declarations.into_iter().map(|arg| arg.name).collect(),
-            Ok(_) | Err(ErrorKind::Unsupported { .. } | ErrorKind::RunDevice | ErrorKind::RunInsecure) => {
-                Vec::new()
-            }
+            Ok(_) | Err(ErrorKind::RunDevice | ErrorKind::RunInsecure) => Vec::new(),
             Err(kind) => return Err(kind),
         };
         let mut text = self.whole.to_owned();

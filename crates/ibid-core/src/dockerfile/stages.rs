@@ -227,6 +227,15 @@ pub(super) fn needed(
     budget: &mut Budget,
 ) -> Result<Needed, Error> {
     let stages = &dockerfile.stages;
+    // As in BuildKit, a stage that nothing needs may not name what is in no file either.
+    for (index, _) in stages.iter().enumerate() {
+        for (from, lines) in sources(resolved.statements(dockerfile, index)) {
+            match copy_source(dockerfile, resolved, index, from) {
+                Ok(_) | Err(ErrorKind::StageTooLate { .. }) => {}
+                Err(kind) => return Err(Error { lines, kind }),
+            }
+        }
+    }
     let mut needed = Needed { triggers: vec![None; stages.len()], images: Vec::new() };
     let mut wanted = vec![false; stages.len()];
     wanted[resolved.target] = true;
@@ -305,9 +314,11 @@ pub(super) fn copy_source(
         return Err(ErrorKind::VariableInFrom { from: from.to_owned() });
     }
     if from.bytes().all(|b| b.is_ascii_digit()) {
+        let stages = dockerfile.stages.len();
         return match from.parse() {
             Ok(number) if number < index => Ok(CopyFrom::Stage(number)),
-            _ => Err(ErrorKind::StageIndex { index: from.to_owned(), stages: index }),
+            Ok(number) if number < stages => Err(ErrorKind::StageTooLate { name: from.to_owned() }),
+            _ => Err(ErrorKind::StageIndex { index: from.to_owned(), stages }),
         };
     }
     match resolved.names.get(&from.to_lowercase()) {
