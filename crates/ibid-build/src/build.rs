@@ -2,8 +2,8 @@
 //! an overlay whose upper folder becomes the layer.
 //!
 //! A stage starts when the one it starts from is done, and waits at a step that needs another. Stages refer only to
-//! earlier ones and are taken in their order, so that the first unfinished one never waits. The first failure ends
-//! what the others run.
+//! earlier ones and are taken in their order, so that the first unfinished one never waits. Copies with `--link` need
+//! nothing of the steps before them, and are made beside them. The first failure ends what the others run.
 //!
 //! Invariants:
 //! - the result depends on the plan, the context's content, the bases and the epoch, on nothing else;
@@ -384,8 +384,7 @@ impl Performance<'_> {
                 let end = End(slot);
                 match self.stage(index) {
                     Ok(state) => drop(slot.set(Some(state))),
-                    Err(Stop::Cancelled) => {}
-                    Err(Stop::Failed(error)) => self.fail(error),
+                    Err(stop) => drop(self.end(stop)),
                 }
                 drop(end);
             }
@@ -401,12 +400,15 @@ impl Performance<'_> {
     }
 
     /// Keeps the first failure, and ends the rest of the build.
-    fn fail(&self, error: Error) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if failure.is_none() {
-            *failure = Some(error);
-            self.cancellation.cancel();
+    fn end(&self, stop: Stop) -> Stop {
+        if let Stop::Failed(error) = stop {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            if failure.is_none() {
+                *failure = Some(error);
+                self.cancellation.cancel();
+            }
         }
+        Stop::Cancelled
     }
 
     /// What an earlier stage has come to, as soon as it has ended.
@@ -414,10 +416,42 @@ impl Performance<'_> {
         self.built[index].wait().as_ref().ok_or(Stop::Cancelled)
     }
 
+    /// Performs a stage: its steps one after the other, and beside them those that need nothing of the steps before.
     fn stage(&self, index: usize) -> Result<StageState, Stop> {
-        let (plan, request) = (self.request.plan, self.request);
-        let stage = &plan.stages[index];
-        let label = stage.name.clone().unwrap_or_else(|| index.to_string());
+        let steps = &self.request.plan.stages[index].steps;
+        let is_independent = |position: &usize| steps[*position].action.is_independent();
+        let beside: Vec<_> =
+            (0..steps.len()).filter(is_independent).map(|it| (it, OnceLock::new())).collect();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((position, slot)) = beside.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let end = End(slot);
+                match self.step(index, *position, &[]) {
+                    Ok(layer) => drop(slot.set(Some(layer))),
+                    Err(stop) => drop(self.end(stop)),
+                }
+                drop(end);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..processors.min(beside.len()) {
+                scope.spawn(work);
+            }
+            // Those beside hear of a failure here, before they are waited for.
+            self.sequence(index, &beside.iter().map(|(position, slot)| (*position, slot)).collect())
+                .map_err(|stop| self.end(stop))
+        })
+    }
+
+    /// Performs the steps of a stage one after the other. `beside` are those that somebody else performs, by position.
+    fn sequence(
+        &self,
+        index: usize,
+        beside: &BTreeMap<usize, &OnceLock<Option<Option<DiffId>>>>,
+    ) -> Result<StageState, Stop> {
+        let request = self.request;
+        let stage = &request.plan.stages[index];
         let base = match stage.base {
             Base::Stage(base) => Some(self.built(base)?),
             _ => None,
@@ -425,7 +459,6 @@ impl Performance<'_> {
         let mut state = StageState::of_base(stage, request, base);
         state.layers.iter().for_each(|layer| self.store.use_layer(layer));
         let code_start = trailing_code_start(stage, code_mount(stage, request.code_mount).as_deref());
-        let mut number = self.first_numbers[index];
         for (position, step) in stage.steps.iter().enumerate() {
             if position == code_start {
                 state.environment_layers = state.layers.clone();
@@ -434,19 +467,15 @@ impl Performance<'_> {
                 state.history.extend(history(step, request, true));
                 continue;
             }
-            if self.cancellation.is_cancelled() {
-                return Err(Stop::Cancelled);
+            // The skeleton is one of them.
+            if self.store.lowers(&state.layers).len() > LAYERS_MAX {
+                let kind = Box::new(StepError::TooManyLayers);
+                return Err(Error::Step { lines: step.lines, kind }.into());
             }
-            let name = StepName {
-                number,
-                total: self.total,
-                stage: (plan.stages.len() > 1).then_some(label.as_str()),
-                text: &step.text,
+            let layer = match beside.get(&position) {
+                Some(slot) => slot.wait().ok_or(Stop::Cancelled)?,
+                None => self.step(index, position, &state.layers)?,
             };
-            let (key, layer) = self.step(step, &state, stage, &label, name)?;
-            let made = MadeLayer { key, number, text: step.text.clone(), lines: step.lines, layer };
-            self.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
-            number += 1;
             state.layers.extend(layer);
             state.history.extend(history(step, request, layer.is_none()));
         }
@@ -456,11 +485,33 @@ impl Performance<'_> {
         Ok(state)
     }
 
+    /// The layer of one step over `layers`, from the cache or made.
+    fn step(&self, index: usize, position: usize, layers: &[DiffId]) -> Result<Option<DiffId>, Stop> {
+        if self.cancellation.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        let plan = self.request.plan;
+        let stage = &plan.stages[index];
+        let step = &stage.steps[position];
+        let label = stage.name.clone().unwrap_or_else(|| index.to_string());
+        let before = stage.steps[..position].iter().filter(|step| makes(step)).count();
+        let name = StepName {
+            number: self.first_numbers[index] + before,
+            total: self.total,
+            stage: (plan.stages.len() > 1).then_some(label.as_str()),
+            text: &step.text,
+        };
+        let (key, layer) = self.find_or_perform(step, layers, stage, &label, name)?;
+        let made = MadeLayer { key, number: name.number, text: step.text.clone(), lines: step.lines, layer };
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
+        Ok(layer)
+    }
+
     /// Finds a step's layer in the cache, or makes it. Its key and the layer.
-    fn step(
+    fn find_or_perform(
         &self,
         step: &Step,
-        state: &StageState,
+        layers: &[DiffId],
         stage: &Stage,
         label: &str,
         name: StepName<'_>,
@@ -479,7 +530,7 @@ impl Performance<'_> {
             }
         }
         let inputs =
-            Inputs::of(step, &state.layers, request, &stages).map_err(at)?.expect("the step makes something");
+            Inputs::of(step, layers, request, &stages).map_err(at)?.expect("the step makes something");
         let digest = inputs.key.digest;
         if let Action::Run(run) = &step.action {
             let names = mounts::cache_names(run, &inputs.contents).map(|(name, id)| (name, id.to_owned()));
@@ -514,10 +565,6 @@ impl Performance<'_> {
         for path in inputs.selections.iter().flat_map(Selection::skipped) {
             on_line(&format!("warning: {} is left out: it is a socket, pipe or device", path.display()));
         }
-        // The skeleton is one of them.
-        if store.lowers(&state.layers).len() > LAYERS_MAX {
-            return Err(at(StepError::TooManyLayers).into());
-        }
         let mut fetched = BTreeMap::new();
         if let Action::Copy(copy) = &step.action {
             for (number, source) in copy.sources.iter().enumerate() {
@@ -525,7 +572,7 @@ impl Performance<'_> {
                 fetched.extend(found.map_err(|error| at(error.into()))?.map(|found| (number, found)));
             }
         }
-        let layer = self.perform(step, state, &inputs, &fetched, &stages, &on_line).map_err(at)?;
+        let layer = self.perform(step, layers, &inputs, &fetched, &stages, &on_line).map_err(at)?;
         if !request.is_trial {
             put_cached_step(store, &digest, &CachedStep { layer })?;
             request.explanations.keep(name.number, traced);
@@ -557,7 +604,7 @@ impl Performance<'_> {
     fn perform(
         &self,
         step: &Step,
-        state: &StageState,
+        layers: &[DiffId],
         inputs: &Inputs,
         fetched: &BTreeMap<usize, Fetched>,
         stages: &StageLayers,
@@ -569,8 +616,8 @@ impl Performance<'_> {
             keep_nondeterminism: request.keep_nondeterminism,
             // Only what a container ran in has its mount points below it.
             lowers: match step.action {
-                Action::Run(_) => store.lowers(&state.layers),
-                _ => store.layer_trees(&state.layers),
+                Action::Run(_) => store.lowers(layers),
+                _ => store.layer_trees(layers),
             },
             ..CommitRules::default()
         };
@@ -581,7 +628,7 @@ impl Performance<'_> {
                 let site = Site {
                     store,
                     request,
-                    layers: &state.layers,
+                    layers,
                     draft: &draft,
                     inputs,
                     stages,
@@ -592,7 +639,7 @@ impl Performance<'_> {
                 Ok(draft.commit(&rules)?)
             }
             Action::Workdir { path, user } => {
-                let view = MergedView::new(store.layer_trees(&state.layers));
+                let view = MergedView::new(store.layer_trees(layers));
                 let found = view
                     .find(Path::new(path))
                     .map_err(|source| StepError::Read { path: path.clone(), source })?;
@@ -604,15 +651,15 @@ impl Performance<'_> {
                 let draft = store.draft_layer()?;
                 let owner = match user.as_str() {
                     "" => (0, 0),
-                    user => run_step::owner(store, user, &state.layers)?,
+                    user => run_step::owner(store, user, layers)?,
                 };
-                let place = copy::Place { store, layers: &state.layers, draft: &draft };
+                let place = copy::Place { store, layers, draft: &draft };
                 copy::make_folder(place, path, owner)?;
                 Ok(draft.commit(&rules)?)
             }
             Action::Copy(copy) => {
                 let draft = store.draft_layer()?;
-                let layers = if copy.link { &[] } else { state.layers.as_slice() };
+                let layers = if copy.link { &[] } else { layers };
                 let owner = match &copy.chown {
                     Some(text) => Some(run_step::owner(store, text, layers)?),
                     None => None,
@@ -635,12 +682,12 @@ impl Performance<'_> {
     }
 }
 
-/// Tells those who wait for a stage that it has ended, whatever ended it.
-struct End<'a>(&'a OnceLock<Option<StageState>>);
+/// Tells those who wait for a stage or a step that it has ended, whatever ended it.
+struct End<'a, T>(&'a OnceLock<Option<T>>);
 
-impl Drop for End<'_> {
+impl<T> Drop for End<'_, T> {
     fn drop(&mut self) {
-        // Taken already where the stage came to its end.
+        // Taken already where it came to its end.
         let _ = self.0.set(None);
     }
 }

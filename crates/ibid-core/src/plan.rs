@@ -115,6 +115,11 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it needs nothing of the steps before it in its stage.
+    pub fn is_independent(&self) -> bool {
+        matches!(self, Self::Copy(copy) if copy.link)
+    }
+
     /// Where the files that it reads are found, beside the layers it is performed on.
     pub fn sources(&self) -> impl Iterator<Item = &CopyFrom> {
         let (copied, mounts) = match self {

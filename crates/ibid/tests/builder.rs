@@ -48,6 +48,28 @@ fn a_failing_stage_ends_the_others() {
 }
 
 #[test]
+fn a_copy_of_its_own_layer_does_not_wait_for_the_steps_before() {
+    if !can_build() {
+        return;
+    }
+    let project = Project::new(
+        "FROM debian:bookworm-slim\nRUN echo @UNIQUE@; exec sleep 100000\nCOPY --link absent /x\n",
+    );
+    let output = project.ibid(&["build"]);
+    let narration = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{narration}");
+    assert!(narration.contains("Dockerfile:3") && narration.contains("`absent`"), "{narration}");
+    let project = Project::new(
+        "FROM debian:bookworm-slim\nRUN echo @UNIQUE@ > /1\nCOPY --link one /2\nRUN cat /1 /2 > /3\nCOPY --link one /4\n\
+         ENTRYPOINT [\"cat\", \"/3\", \"/4\"]\n",
+    );
+    project.file("one", "one\n");
+    project.check(&["build"], 0);
+    let unique = project.place.path().display().to_string();
+    assert_eq!(project.check(&["run", "--pegged"], 0), format!("{unique}\none\none\n"));
+}
+
+#[test]
 fn a_step_that_runs_again_says_why() {
     if !can_build() {
         return;
