@@ -8,17 +8,8 @@ use std::path::Path;
 use ibid_core::time::DEFAULT_EPOCH;
 use ibid_testing::{Need, OrdinaryUser, need};
 use support::tree::{self, Tree};
-use support::{Project, text};
+use support::{Project, can_copy, text};
 use tar::{Builder, EntryType, Header};
-
-/// Needs of an image from scratch in which nothing is run.
-fn can_copy() -> bool {
-    need(if rustix::process::geteuid().is_root() {
-        &[Need::Overlay]
-    } else {
-        &[Need::Userns, Need::Subids, Need::Overlay]
-    })
-}
 
 /// A project with the files that the cases copy.
 fn project(dockerfile: &str) -> Project {
@@ -209,7 +200,7 @@ const STAGES: &str = "FROM scratch AS empty\nFROM scratch AS full\nADD special.t
 
 #[test]
 fn copies_are_those_of_docker() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let Some(client) = tree::docker_client() else { return };
@@ -254,7 +245,7 @@ fn check(project: &Project, steps: &str, expected: &[(&str, &str)]) {
 
 #[test]
 fn what_comes_from_other_layers_is_kept_whole() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let project = project("");
@@ -297,7 +288,7 @@ fn what_comes_from_other_layers_is_kept_whole() {
 
 #[test]
 fn patterns_leave_out_and_parents_are_kept() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let project = project("");
@@ -342,7 +333,7 @@ fn patterns_leave_out_and_parents_are_kept() {
 
 #[test]
 fn a_linked_layer_is_made_by_itself_and_stays_when_what_is_below_changes() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let project = project("");
@@ -385,7 +376,7 @@ fn a_linked_layer_is_made_by_itself_and_stays_when_what_is_below_changes() {
 
 #[test]
 fn heredocs_are_files() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let project = project("");
@@ -422,7 +413,7 @@ fn an_ordinary_user_makes_the_same_image_as_root() {
 
 #[test]
 fn wrong_sources_and_destinations_are_named() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let project = project("");
@@ -439,7 +430,7 @@ fn wrong_sources_and_destinations_are_named() {
 
 #[test]
 fn a_context_of_many_folders_needs_few_descriptors() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     const FOLDERS: usize = 1500;

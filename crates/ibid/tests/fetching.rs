@@ -6,17 +6,8 @@ use std::path::PathBuf;
 
 use ibid_core::digest::Digest;
 use ibid_core::time::DEFAULT_EPOCH;
-use ibid_testing::{Need, need};
 use support::server::Server;
-use support::{Project, can_build, text, tree};
-
-fn can_copy() -> bool {
-    need(if rustix::process::geteuid().is_root() {
-        &[Need::Overlay]
-    } else {
-        &[Need::Userns, Need::Subids, Need::Overlay]
-    })
-}
+use support::{Project, can_build, can_copy, text, tree};
 
 /// `URL` in the steps becomes the server's.
 fn project(server: &Server, steps: &str) -> Project {
@@ -58,7 +49,7 @@ fn kept(project: &Project, folder: &str) -> Vec<PathBuf> {
 
 #[test]
 fn a_url_becomes_a_file() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let server = Server::new();
@@ -89,7 +80,7 @@ fn a_url_becomes_a_file() {
 
 #[test]
 fn sources_are_copied_in_their_order() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let server = Server::new();
@@ -112,7 +103,7 @@ fn sources_are_copied_in_their_order() {
 
 #[test]
 fn archives_are_unpacked_when_that_is_asked_for() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let server = Server::new();
@@ -144,7 +135,7 @@ fn archives_are_unpacked_when_that_is_asked_for() {
 
 #[test]
 fn what_was_fetched_is_pinned_and_not_fetched_again() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let server = Server::new();
@@ -184,7 +175,7 @@ fn what_was_fetched_is_pinned_and_not_fetched_again() {
 
 #[test]
 fn a_checksum_in_the_dockerfile_decides() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let server = Server::new();
@@ -205,7 +196,7 @@ fn a_checksum_in_the_dockerfile_decides() {
 
 #[test]
 fn what_fails_leaves_nothing() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let server = Server::new();
@@ -230,7 +221,7 @@ fn what_fails_leaves_nothing() {
 
 #[test]
 fn stages_that_want_the_same_get_the_same() {
-    if !can_copy() {
+    if !can_copy(&[]) {
         return;
     }
     let server = Server::new();

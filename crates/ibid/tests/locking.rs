@@ -3,18 +3,9 @@
 mod support;
 
 use ibid_core::digest::Digest;
-use ibid_testing::{GitRepository, GitServer, Need, need};
+use ibid_testing::{GitRepository, GitServer, Need};
 use support::server::Server;
-use support::{Project, text, tree};
-
-fn can_copy(more: &[Need]) -> bool {
-    let host: &[Need] = if rustix::process::geteuid().is_root() {
-        &[Need::Overlay]
-    } else {
-        &[Need::Userns, Need::Subids, Need::Overlay]
-    };
-    need(&[host, more].concat())
-}
+use support::{Project, can_copy, text, tree};
 
 /// A project without bases of its own, in an empty store.
 fn project() -> Project {

@@ -15,14 +15,19 @@ use std::sync::OnceLock;
 
 use ibid_testing::{Need, Place, need};
 
-/// What every image here needs of the host.
+/// Whether the host can make images from Debian's packages, and run commands in them.
 pub fn can_build() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    need(if is_root {
-        &[Need::Overlay, Need::Mirror]
+    can_copy(&[Need::Mirror])
+}
+
+/// Whether it can make an image from scratch in which nothing is run, and has `more`.
+pub fn can_copy(more: &[Need]) -> bool {
+    let host: &[Need] = if rustix::process::geteuid().is_root() {
+        &[Need::Overlay]
     } else {
-        &[Need::Userns, Need::Subids, Need::Overlay, Need::Mirror]
-    })
+        &[Need::Userns, Need::Subids, Need::Overlay]
+    };
+    need(&[host, more].concat())
 }
 
 /// A project in a folder of its own, with the shared store.
