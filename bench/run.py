@@ -126,14 +126,18 @@ def shown(seconds):
 
 
 class Report:
+    """A table, each row of which is printed as soon as it is known."""
+
+    HEAD = ("what", "contestant", "median (least – most)", "ibid : peer", "goal", "")
+
     def __init__(self):
-        self.rows, self.missed = [], 0
+        self.rows, self.missed = 0, 0
 
     def add(self, title, ibid, peers, goals):
         """`goals` maps a peer's name to the largest ratio allowed."""
         mine = ibid.median()
         self.missed += mine is None
-        self.rows.append((title, ibid.name, self.cell(ibid), "", "", ""))
+        self.print(title, ibid.name, self.cell(ibid), "", "", "")
         for peer in peers:
             theirs, goal = peer.median(), goals.get(peer.name)
             ratio = verdict = ""
@@ -144,7 +148,7 @@ class Report:
                     self.missed += not met
                     verdict = "met" if met else "MISSED"
             allowed = "" if goal is None else f"1/{1 / goal:.0f}" if goal <= 0.5 else f"{goal:.2f}"
-            self.rows.append(("", peer.name, self.cell(peer), ratio, allowed, verdict))
+            self.print("", peer.name, self.cell(peer), ratio, allowed, verdict)
 
     @staticmethod
     def cell(contestant):
@@ -155,14 +159,14 @@ class Report:
 
     def line(self, title, name, value, goal, met):
         self.missed += not met
-        self.rows.append((title, name, value, "", goal, "met" if met else "MISSED"))
+        self.print(title, name, value, "", goal, "met" if met else "MISSED")
 
-    def print(self):
-        head = ("what", "contestant", "median (least – most)", "ibid : peer", "goal", "")
-        print("| " + " | ".join(head) + " |")
-        print("|" + "---|" * len(head))
-        for row in self.rows:
-            print("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |")
+    def print(self, *row):
+        if self.rows == 0:
+            print("| " + " | ".join(self.HEAD) + " |")
+            print("|" + "---|" * len(self.HEAD))
+        self.rows += 1
+        print("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |", flush=True)
 
 
 class Bench:
@@ -646,7 +650,6 @@ def main():
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             say(f"{folder} could not be removed whole")
-    bench.report.print()
     return 1 if bench.report.missed else 0
 
 
