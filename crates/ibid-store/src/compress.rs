@@ -6,7 +6,7 @@
 //! but the time, and memory does not depend on the layer's size.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -23,6 +23,8 @@ const GZIP_LEVEL: u32 = 6;
 const THREADS_MAX: usize = 8;
 /// Most memory that the other side may ask for while its layers are decompressed: a power of two.
 const WINDOW_LOG_MAX: u32 = 27;
+/// Bytes that tell how something is compressed.
+const MARK_BYTES: usize = 4;
 
 /// How an exported layer is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,16 +77,43 @@ impl Store {
 
     /// Unpacks a compressed layer; see [`Store::import_layer`].
     pub fn import_compressed_layer(&self, compression: Compression, from: impl BufRead) -> Result<DiffId> {
-        let cannot = |source| Error::Stream { action: "read", source };
-        match compression {
-            Compression::Gzip => self.import_layer(flate2::bufread::MultiGzDecoder::new(from)),
-            Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(from).map_err(cannot)?;
-                decoder.window_log_max(WINDOW_LOG_MAX).map_err(cannot)?;
-                self.import_layer(decoder)
-            }
-        }
+        self.import_layer(decompressed(Some(compression), from)?)
     }
+
+    /// Unpacks a layer that must be the one with this diff id; nothing of another is kept. How it is compressed shows in
+    /// its first bytes, as in other engines: media types that say something else are met in the wild. All of `from` is
+    /// read before the layer is visible, so a reader that fails at its end keeps it from being so.
+    pub fn import_expected_layer(&self, expected: DiffId, mut from: impl BufRead) -> Result<()> {
+        let mut start = Vec::with_capacity(MARK_BYTES);
+        from.by_ref()
+            .take(MARK_BYTES as u64)
+            .read_to_end(&mut start)
+            .map_err(|source| Error::Stream { action: "read", source })?;
+        let compression = match start[..] {
+            [0x1f, 0x8b, ..] => Some(Compression::Gzip),
+            // A frame, or one of those that readers skip.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Compression::Zstd),
+            _ => None,
+        };
+        let whole = io::Cursor::new(start).chain(from);
+        self.import_accepted(decompressed(compression, whole)?, |found| {
+            if found == expected { Ok(()) } else { Err(Error::OtherLayer { expected, found }) }
+        })?;
+        Ok(())
+    }
+}
+
+fn decompressed<'a>(compression: Option<Compression>, from: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
+    let cannot = |source| Error::Stream { action: "read", source };
+    Ok(match compression {
+        None => Box::new(from),
+        Some(Compression::Gzip) => Box::new(flate2::bufread::MultiGzDecoder::new(from)),
+        Some(Compression::Zstd) => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(from).map_err(cannot)?;
+            decoder.window_log_max(WINDOW_LOG_MAX).map_err(cannot)?;
+            Box::new(decoder)
+        }
+    })
 }
 
 /// A piece to compress, and where the result goes.
@@ -189,8 +218,6 @@ impl Write for Pieces<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
     use super::*;
 
     /// Bytes as files have them: words of a small vocabulary, numbers, and a part that is noise.

@@ -1,11 +1,17 @@
 //! Files that were fetched for a build, by the SHA-256 digest of their content. Losing one costs the time to fetch it
 //! again, from a place that may have something else by then.
+//!
+//! A blob of a registry that is on its way is `<hex>.part`: what of it has come stays when the process ends, for the next
+//! one to go on. Nothing in it is believed: whoever goes on reads it again from its start. Its user holds a flock.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use ibid_core::digest::{Digest, Hasher};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::staging::StagedFile;
 use crate::{Error, Result, Store};
@@ -55,6 +61,56 @@ impl Store {
 
     fn download_path(&self, digest: &Digest) -> PathBuf {
         self.root().join("downloads").join(digest.hex())
+    }
+}
+
+/// What has come of a blob, locked.
+#[derive(Debug)]
+pub struct PartDownload {
+    path: PathBuf,
+    file: File,
+}
+
+impl Store {
+    /// What has come of the blob with this digest; empty to begin with. `on_wait` is called when another process is at it,
+    /// and its end is awaited.
+    pub fn part_download(&self, digest: &Digest, on_wait: &dyn Fn()) -> Result<PartDownload> {
+        let path = self.root().join("downloads").join(format!("{}.part", digest.hex()));
+        let folder = path.parent().expect("a download is below the root");
+        fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))?;
+        loop {
+            let mut options = File::options();
+            let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+            let file = file.map_err(Error::io("open", &path))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => {
+                    on_wait();
+                    flock(&file, FlockOperation::LockExclusive).map_err(Error::io("lock", &path))?;
+                }
+                locked => locked.map_err(Error::io("lock", &path))?,
+            }
+            // Who had it before has removed it, when it was complete.
+            if file.metadata().map_err(Error::io("look at", &path))?.nlink() > 0 {
+                return Ok(PartDownload { path, file });
+            }
+        }
+    }
+}
+
+impl PartDownload {
+    /// The file; it may be read and written.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it: it is of no more use.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_file(&self.path).map_err(Error::io("remove", &self.path))
     }
 }
 

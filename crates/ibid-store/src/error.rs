@@ -96,6 +96,14 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// An archive that holds another layer than was promised.
+    #[error("the archive of the layer {expected} holds {found}")]
+    OtherLayer {
+        /// What was promised.
+        expected: DiffId,
+        /// What it is.
+        found: DiffId,
+    },
     /// An entry of an archive that must not be unpacked.
     #[error("the archive's entry `{}` is refused: {reason}", path.display())]
     RefusedEntry {

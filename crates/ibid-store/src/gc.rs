@@ -59,7 +59,7 @@ pub enum ItemKind {
     Image,
     /// A distribution package.
     Package,
-    /// A file that `ADD` fetched.
+    /// A file that `ADD` fetched, or what has come of a registry's blob.
     Download,
     /// A value of the build cache, or the known files of a context.
     CacheValue,

@@ -59,6 +59,15 @@ impl Store {
     /// The same for an archive that is no layer, of which something is copied on: it matters then which folders the
     /// archive itself lists.
     pub fn import_archive(&self, tar: impl Read) -> Result<ImportedArchive> {
+        self.import_accepted(tar, |_| Ok(()))
+    }
+
+    /// The same for an archive whose diff id `accept` must find right before anything is visible.
+    pub(crate) fn import_accepted(
+        &self,
+        tar: impl Read,
+        accept: impl FnOnce(DiffId) -> Result<()>,
+    ) -> Result<ImportedArchive> {
         let draft = StagedFolder::new(&self.tmp())?;
         make_layer_folder(&draft)?;
         let folder = draft.path().join("layer");
@@ -71,6 +80,7 @@ impl Store {
             }
             import.finish(&folder)
         })?;
+        accept(layer)?;
         self.publish_layer(draft, &manifest, layer)?;
         Ok(ImportedArchive { layer, implied_folders })
     }

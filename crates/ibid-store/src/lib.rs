@@ -17,6 +17,7 @@
 //! ├── mounts/<hex>/<n>/              cache mounts of build steps: see `mounts`
 //! ├── debs/                          packages by hash; ibid-debian's
 //! ├── downloads/<hex>                what `ADD` fetched, by the digest of its content
+//! ├── downloads/<hex>.part           what has come of a registry's blob, flocked while it is on its way
 //! ├── skeleton/                      empty mount points, always the lowest folder of an overlay
 //! └── tmp/<random>                   drafts, scratch, files being written; a live one is flocked
 //! ```
@@ -64,7 +65,7 @@ mod tar_stream;
 mod unpack;
 
 pub use compress::Compression;
-pub use downloads::DownloadDraft;
+pub use downloads::{DownloadDraft, PartDownload};
 pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};

@@ -93,3 +93,40 @@ fn what_is_compressed_otherwise_or_cut_short_is_no_layer() {
         assert_eq!(support::left_over(&store), [""; 0]);
     }
 }
+
+/// Layers come as every engine makes them, and nothing is kept of one that is not what was promised.
+#[test]
+fn expected_layers_are_known_by_their_first_bytes_and_checked() {
+    if !needs_root() {
+        return;
+    }
+    let (_folder, plain_store) = test_store();
+    let tar = layer();
+    let diff_id = plain_store.import_layer(tar.as_slice()).expect("imported");
+    let mut forms = vec![tar.clone()];
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let mut bytes = Vec::new();
+        plain_store.write_compressed_layer(&diff_id, compression, &mut bytes).expect("exported");
+        forms.push(bytes);
+    }
+    // A frame that readers skip stands first.
+    forms.push([&[0x52, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3], forms[2].as_slice()].concat());
+    for form in &forms {
+        let (_folder, store) = test_store();
+        store.import_expected_layer(diff_id, form.as_slice()).expect("imported");
+        assert!(store.has_layer(&diff_id));
+    }
+    for form in &forms {
+        let (_folder, store) = test_store();
+        let other = ibid_core::digest::DiffId(Digest::of(b"other"));
+        let error = store.import_expected_layer(other, form.as_slice()).expect_err("another layer");
+        assert!(error.to_string().contains(&format!("holds {diff_id}")), "{error}");
+        assert!(!store.has_layer(&diff_id) && !store.has_layer(&other));
+        let cut = &form[..form.len() / 2];
+        store.import_expected_layer(diff_id, cut).expect_err("cut off");
+        let more = [form.as_slice(), b"more"].concat();
+        store.import_expected_layer(diff_id, more.as_slice()).expect_err("something behind it");
+        assert!(!store.has_layer(&diff_id));
+        assert!(support::left_over(&store).is_empty());
+    }
+}

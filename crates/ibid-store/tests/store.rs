@@ -353,3 +353,28 @@ fn a_full_disk_leaves_nothing_incomplete() {
     rustix::mount::unmount(folder.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
+
+#[test]
+fn what_has_come_of_a_blob_stays_until_it_is_removed() {
+    use std::io::{Read as _, Write as _};
+    let (_folder, store) = test_store();
+    let digest = Digest::of(b"blob");
+    let nobody = || panic!("nobody else is at it");
+    let part = store.part_download(&digest, &nobody).expect("a part");
+    part.file().write_all(b"bl").expect("written");
+    drop(part);
+    let part = store.part_download(&digest, &nobody).expect("the same");
+    let mut content = String::new();
+    part.file().read_to_string(&mut content).expect("text");
+    assert_eq!(content, "bl");
+    // Another one waits, and finds nothing when the first has it all.
+    std::thread::scope(|scope| {
+        let (waits, waiting) = std::sync::mpsc::channel();
+        let other = scope
+            .spawn(|| store.part_download(&digest, &move || waits.send(()).expect("heard")).expect("a part"));
+        waiting.recv().expect("it waits");
+        part.remove().expect("removed");
+        let other = other.join().expect("no panic");
+        assert_eq!(other.file().metadata().expect("a file").len(), 0);
+    });
+}
