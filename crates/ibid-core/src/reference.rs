@@ -30,7 +30,10 @@ pub struct InvalidReference {
     pub reason: &'static str,
 }
 
-const DEFAULT_REGISTRY: &str = "docker.io";
+/// The registry of names without one.
+pub const DEFAULT_REGISTRY: &str = "docker.io";
+/// Most bytes of registry and repository together, as in Docker.
+const NAME_BYTES_MAX: usize = 255;
 
 impl FromStr for Reference {
     type Err = InvalidReference;
@@ -55,10 +58,20 @@ impl FromStr for Reference {
                 "a tag has 1 to 128 letters, digits, `_`, `.` or `-` and starts with none of the last two",
             ));
         }
+        let names_host = |host: &str| {
+            host.contains(['.', ':', '['])
+                || host == "localhost"
+                || host.contains(|c: char| c.is_ascii_uppercase())
+        };
         let (registry, path) = match name.split_once('/') {
-            Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (host, path),
+            Some((host, path)) if names_host(host) => (host, path),
             _ => (DEFAULT_REGISTRY, name),
         };
+        if !is_host(registry) {
+            return Err(invalid(
+                "a registry is a host name or an address, with `:` and a port if that is not the usual one",
+            ));
+        }
         let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
         if path.chars().any(|c| c.is_ascii_uppercase()) {
             return Err(invalid("a repository name must be lower case"));
@@ -73,6 +86,12 @@ impl FromStr for Reference {
         } else {
             path.to_owned()
         };
+        if registry.len() + 1 + repository.len() > NAME_BYTES_MAX {
+            return Err(invalid("registry and repository have more than 255 bytes"));
+        }
+        if name == path && path.len() == 64 && path.chars().all(|c| c.is_ascii_hexdigit()) {
+            return Err(invalid("64 hexadecimal digits are no name; a digest begins with `sha256:`"));
+        }
         let tag = match (tag, digest) {
             (Some(tag), _) => Some(tag.to_owned()),
             (None, Some(_)) => None,
@@ -97,6 +116,36 @@ impl fmt::Display for Reference {
         }
         Ok(())
     }
+}
+
+impl Reference {
+    /// The same repository with another tag or digest.
+    pub fn with(&self, tag: Option<String>, digest: Option<Digest>) -> Self {
+        Self { tag, digest, ..self.clone() }
+    }
+
+    /// The repository as people write it, such as `debian` or `localhost:5000/a/b`.
+    pub fn name(&self) -> String {
+        self.with(None, None).to_string()
+    }
+}
+
+/// Labels of letters, digits and `-` between dots, or an IPv6 address in brackets, with a port if wanted.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, rest)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", rest),
+            _ => return false,
+        },
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let is_label = |label: &str| {
+        label.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && label.ends_with(|c: char| c.is_ascii_alphanumeric())
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|number| number > 0) && !port.starts_with('+');
+    host.split('.').all(is_label) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -140,13 +189,51 @@ mod tests {
             Some("latest"),
             "localhost:5000/a/b_c:latest",
         );
+        check("[::1]:5000/a", "[::1]:5000", "a", Some("latest"), "[::1]:5000/a:latest");
+        check("127.0.0.1:5000/a:b", "127.0.0.1:5000", "a", Some("b"), "127.0.0.1:5000/a:b");
+        check("Lab/a", "Lab", "a", Some("latest"), "Lab/a:latest");
+        check("docker.io/library/debian", "docker.io", "library/debian", Some("latest"), "debian:latest");
+        check("index.docker.io/debian", "docker.io", "library/debian", Some("latest"), "debian:latest");
         let digest = Digest::of(b"");
+        check(&format!("r.org/x:t@{digest}"), "r.org", "x", Some("t"), &format!("r.org/x:t@{digest}"));
         check(&format!("r.org/x@{digest}"), "r.org", "x", None, &format!("r.org/x@{digest}"));
     }
 
     #[test]
     fn what_is_no_reference_is_refused() {
-        for text in ["", "A", "a:", "a:-x", "a//b", "-a", "a b", "a@sha256:00", "a___b", "r.org/"] {
+        let hex = "0".repeat(64);
+        let long = format!("r.org/{}", "a".repeat(250));
+        let tag = format!("a:{}", "t".repeat(129));
+        for text in [
+            "",
+            "A",
+            "a:",
+            "a:-x",
+            "a//b",
+            "-a",
+            "a b",
+            "a@sha256:00",
+            "a___b",
+            "r.org/",
+            "r.org:/a",
+            "r.org:0/a",
+            "r.org:99999/a",
+            "r.org:+1/a",
+            "-r.org/a",
+            "r..org/a",
+            "r_.org/a",
+            "[::1/a",
+            "[x]:1/a",
+            "[::1]1/a",
+            "r.org:80/a/B",
+            "a:1:2",
+            "http://r.org/a",
+            "a@sha512:00",
+            "a@",
+            &hex,
+            &long,
+            &tag,
+        ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
     }

@@ -3,12 +3,14 @@
 //!
 //! Nothing that comes is believed here: whoever asks knows the digest, verifies a signature, or writes down what came.
 
+mod agent;
 mod error;
 pub mod git;
 mod network;
 mod proxied;
 mod transport;
 
+pub use agent::Trust;
 pub use error::Error;
 pub use network::Network;
 pub use transport::{Piece, Transport, join, local_path};

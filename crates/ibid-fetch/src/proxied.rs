@@ -8,12 +8,12 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use ureq::http::Uri;
 
+use crate::agent::{CONNECT_SECONDS_MAX, SILENCE_SECONDS_MAX};
 use crate::transport::{Answer, Body};
 
-const CONNECT_SECONDS_MAX: u64 = 15;
-const SILENCE_SECONDS_MAX: u64 = 60;
 const HEADER_BYTES_MAX: u64 = 64 << 10;
 
 /// A proxy's address.
@@ -54,7 +54,7 @@ pub(crate) fn ask(proxy: &Proxy, uri: &Uri) -> io::Result<Answer> {
     let mut stream = connect(proxy)?;
     let mut request = format!("GET {target} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: ibid\r\nAccept: */*\r\n");
     if let Some(credentials) = &proxy.credentials {
-        request.push_str(&format!("Proxy-Authorization: Basic {}\r\n", base64(credentials.as_bytes())));
+        request.push_str(&format!("Proxy-Authorization: Basic {}\r\n", BASE64_STANDARD.encode(credentials)));
     }
     request.push_str("\r\n");
     stream.write_all(request.as_bytes())?;
@@ -140,24 +140,6 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    bytes
-        .chunks(3)
-        .flat_map(|part| {
-            let number = part.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte))
-                << (8 * (3 - part.len()));
-            (0..4).map(move |place| {
-                if place > part.len() {
-                    '='
-                } else {
-                    char::from(DIGITS[(number >> (18 - 6 * place) & 63) as usize])
-                }
-            })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -175,15 +157,6 @@ mod tests {
         assert_eq!(Proxy::parse("http://[::1]:8080"), proxy("::1", 8080, None));
         assert_eq!(Proxy::parse("socks5://p"), None);
         assert_eq!(Proxy::parse("http://"), None);
-    }
-
-    #[test]
-    fn base64_is_written() {
-        for (text, expected) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(base64(text.as_bytes()), expected);
-        }
     }
 
     /// Serves one answer for each of `answers` and gives the requests it got.

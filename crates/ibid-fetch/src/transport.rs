@@ -3,22 +3,19 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Mutex;
 
 use ibid_core::digest::{Digest, Hasher};
 use ibid_core::remote::without_credentials;
 use ureq::http::Uri;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
+use crate::agent::Trust;
 use crate::error::{Error, io_error};
 use crate::network::Network;
 use crate::proxied;
 
 /// How often a file is asked for before its failure counts.
 const TRIES: usize = 3;
-const CONNECT_SECONDS_MAX: u64 = 15;
-const SILENCE_SECONDS_MAX: u64 = 60;
 const REDIRECTIONS_MAX: usize = 10;
 const BUFFER_BYTES: usize = 128 << 10;
 
@@ -264,43 +261,9 @@ impl<'a> Transport<'a> {
         if let Some(agent) = agents.get(&proxy) {
             return Ok(agent.clone());
         }
-        let unsupported = |uri: &str, error: ureq::Error| {
-            Failure::Final(Error::UnsupportedUri { uri: without_credentials(uri), reason: error.to_string() })
-        };
-        let through =
-            proxy.as_deref().map(|uri| ureq::Proxy::new(uri).map_err(|error| unsupported(uri, error)));
-        let config = ureq::Agent::config_builder()
-            .proxy(through.transpose()?)
-            .tls_config(self.tls().map_err(Failure::Final)?)
-            .user_agent("ibid")
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .max_idle_connections_per_host(8)
-            .timeout_connect(Some(Duration::from_secs(CONNECT_SECONDS_MAX)))
-            .timeout_resolve(Some(Duration::from_secs(CONNECT_SECONDS_MAX)))
-            .timeout_recv_response(Some(Duration::from_secs(SILENCE_SECONDS_MAX)))
-            .timeout_per_read(Some(Duration::from_secs(SILENCE_SECONDS_MAX)))
-            .build();
-        let agent = config.new_agent();
+        let agent = self.network.agent(proxy.as_deref(), Trust::default()).map_err(Failure::Final)?;
         agents.insert(proxy, agent.clone());
         Ok(agent)
-    }
-
-    /// TLS with the certificates that the host trusts. Without a bundle there are none, and `https` fails.
-    fn tls(&self) -> Result<TlsConfig, Error> {
-        let mut certificates: Vec<Certificate<'static>> = Vec::new();
-        if let Some(path) = self.network.certificate_bundle() {
-            let pem = std::fs::read(&path).map_err(io_error(&path))?;
-            for item in parse_pem(&pem).flatten() {
-                if let PemItem::Certificate(certificate) = item {
-                    certificates.push(certificate);
-                }
-            }
-        }
-        Ok(TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(RootCerts::new_with_certs(&certificates))
-            .build())
     }
 }
 
