@@ -13,4 +13,4 @@ mod transport;
 pub use agent::Trust;
 pub use error::Error;
 pub use network::Network;
-pub use transport::{Piece, Transport, join, local_path};
+pub use transport::{Piece, Transport, join, local_path, redirected};

@@ -329,7 +329,7 @@ fn encoded(url: &str) -> String {
 }
 
 /// Where a redirection leads (RFC 3986 § 5.2, less `..`, which servers do not write).
-fn redirected(url: &str, location: &str) -> String {
+pub fn redirected(url: &str, location: &str) -> String {
     if location.contains("://") {
         return location.to_owned();
     }

@@ -132,6 +132,11 @@ impl DownloadDraft {
         self.file.write(bytes)
     }
 
+    /// The file, to read what was written.
+    pub fn file(&self) -> &File {
+        &self.file.file
+    }
+
     /// The digest of what was written.
     pub fn digest(&self) -> Digest {
         self.hasher.clone().finish()

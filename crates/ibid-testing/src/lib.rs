@@ -10,14 +10,18 @@
 //! }
 //! ```
 
+mod docker_registry;
 mod git;
 mod need;
 mod place;
+mod registry;
 mod rootfs;
 mod user;
 
+pub use docker_registry::{DockerRegistry, REGISTRY_USER, RegistryAccess};
 pub use git::{GitRepository, GitServer};
 pub use need::{Need, need};
 pub use place::Place;
+pub use registry::{Access, Deed, RegistryRequest, TestRegistry};
 pub use rootfs::TinyRoot;
 pub use user::OrdinaryUser;

@@ -27,10 +27,16 @@ pub enum Need {
     Docker,
     /// Git, with its server.
     Git,
+    /// Debian's registry, and `openssl` for its certificates.
+    DockerRegistry,
+    /// The `skopeo` program.
+    Skopeo,
+    /// The `podman` program.
+    Podman,
 }
 
 impl Need {
-    const ALL: [(Self, &str); 8] = [
+    const ALL: [(Self, &str); 11] = [
         (Self::Root, "root"),
         (Self::Userns, "userns"),
         (Self::Subids, "subids"),
@@ -39,6 +45,9 @@ impl Need {
         (Self::Mirror, "mirror"),
         (Self::Docker, "docker"),
         (Self::Git, "git"),
+        (Self::DockerRegistry, "docker-registry"),
+        (Self::Skopeo, "skopeo"),
+        (Self::Podman, "podman"),
     ];
 
     /// As `IBID_TEST_REQUIRE` names it.
@@ -64,12 +73,21 @@ impl Need {
             Self::Mirror => no_mirror(),
             Self::Docker => unless(probe::docker()),
             Self::Git => no_git(),
+            Self::DockerRegistry => {
+                no_program("docker-registry", "--version").or_else(|| no_program("openssl", "version"))
+            }
+            Self::Skopeo => no_program("skopeo", "--version"),
+            Self::Podman => no_program("podman", "--version"),
         }
     }
 }
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+fn no_program(name: &str, version: &str) -> Option<String> {
+    Command::new(name).arg(version).output().err().map(|error| format!("{name}: {error}"))
 }
 
 fn no_git() -> Option<String> {

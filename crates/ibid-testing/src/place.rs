@@ -20,6 +20,11 @@ impl Place {
         let place = Self { folder };
         open_to_all(place.path());
         place.folder("home");
+        // No test depends on what Docker Hub has today.
+        place.file(
+            "home/.config/containers/registries.conf",
+            "[[registry]]\nlocation = \"docker.io\"\nblocked = true\n",
+        );
         place
     }
 
