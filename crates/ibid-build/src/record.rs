@@ -21,10 +21,22 @@ pub struct BuildRecord {
     pub built: String,
     /// The code that was copied in, as people name it: commit and number of files that differ from it.
     pub code: String,
+    /// The same for programs; none where no commit is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<RecordedCommit>,
     /// Digest of the Dockerfile's text.
     pub dockerfile: Digest,
     /// What was copied from the context: path and content digest of each file.
     pub files: BTreeMap<String, String>,
+}
+
+/// A commit, and whether files differed from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedCommit {
+    /// All its digits.
+    pub id: String,
+    /// Whether the code had changes that were not committed.
+    pub is_dirty: bool,
 }
 
 impl BuildRecord {
@@ -33,10 +45,11 @@ impl BuildRecord {
         project: PathBuf,
         built: String,
         code: String,
+        commit: Option<RecordedCommit>,
         dockerfile: Digest,
         files: BTreeMap<String, String>,
     ) -> Self {
-        Self { version: VERSION, project, built, code, dockerfile, files }
+        Self { version: VERSION, project, built, code, commit, dockerfile, files }
     }
 
     /// Notes it beside the image.
@@ -75,6 +88,7 @@ mod tests {
             PathBuf::new(),
             String::new(),
             String::new(),
+            None,
             Digest::of(b""),
             files(&[("a", "1"), ("b", "1"), ("c", "1")]),
         );

@@ -44,6 +44,14 @@ pub enum Command {
     Images(Images),
     /// Write an image as a Docker archive
     Save(Save),
+    /// Get an image from a registry and print its digest
+    Pull(Pull),
+    /// Send an image to a registry and print its name there
+    Push(Push),
+    /// Keep the credentials for a registry, where Docker keeps them
+    Login(Login),
+    /// Forget the credentials for a registry
+    Logout(Logout),
     /// Remove layers, packages and cached values that no tag and no run needs
     Gc(Gc),
     /// Say what this machine can do, and the command that mends what it cannot
@@ -222,6 +230,57 @@ pub struct Save {
     /// File to write; `-` is stdout
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// Image: [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
+    pub image: String,
+
+    /// Platform of the image [default: this machine's]
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    pub platform: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Push {
+    /// Image of the store, by the name that it has in the registry [default: the project's image, under a tag of its
+    /// own: NAME:COMMIT[-dirty]-DIGEST]
+    pub image: Option<String>,
+
+    /// Where the project's image goes [default: `registry` of `[image]` in ibid.toml]
+    #[arg(long, value_name = "REGISTRY[/PREFIX]", conflicts_with = "image")]
+    pub to: Option<String>,
+
+    /// How layers are compressed: every engine reads gzip, newer ones zstd
+    #[arg(long, value_name = "gzip|zstd", value_parser = ["gzip", "zstd"], default_value = "gzip")]
+    pub compression: String,
+
+    /// Take the tag from the other image that has it
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Login {
+    /// Registry: HOST or HOST:PORT
+    #[arg(default_value = "docker.io")]
+    pub registry: String,
+
+    /// User name [default: asked for]
+    #[arg(short, long, value_name = "NAME")]
+    pub username: Option<String>,
+
+    /// Read the password from standard input instead of asking for it
+    #[arg(long, requires = "username")]
+    pub password_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Logout {
+    /// Registry: HOST or HOST:PORT
+    #[arg(default_value = "docker.io")]
+    pub registry: String,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,5 @@
 //! The images that a Dockerfile starts from: made from signed packages where `ibid.toml` says so, else the one that the
-//! lock pins, else what the store holds under that name.
+//! lock pins, else what the store holds under that name. What the store lacks is pulled.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ use indicatif::ProgressBar;
 use crate::lock::{LOCK_FILE, Lock, LockedImage};
 use crate::lock_mode::{LockMode, refuse_unlocked, update_command};
 use crate::project::{BaseTable, CONFIG_FILE, Project};
+use crate::registries;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
 
@@ -58,7 +59,7 @@ impl<'a> Bases<'a> {
     pub fn find_or_make(&self, ui: &Ui, name: &str, mode: &LockMode) -> Result<BaseImage, Failure> {
         let updates = mode.updates(name);
         let Some(table) = self.project.bases.get(name) else {
-            return self.of_name(ui, name, updates);
+            return self.of_name(ui, name, mode);
         };
         if !updates && let Some(base) = self.find(name)? {
             return Ok(base);
@@ -133,7 +134,8 @@ impl<'a> Bases<'a> {
                 && !has_digest(name)
                 && self.pinned(name)? != Some(base.digest)
             {
-                unpinned.insert(name.clone(), LockedImage { digest: base.digest });
+                let manifest = registries::known_manifest(self.store, name, &base.digest)?;
+                unpinned.insert(name.clone(), LockedImage { digest: base.digest, manifest });
             }
         }
         Ok(unpinned)
@@ -163,10 +165,20 @@ impl<'a> Bases<'a> {
         }
     }
 
-    /// An image that nobody here makes: the one that the lock pins, else the one that has the name.
-    fn of_name(&self, ui: &Ui, name: &str, updates: bool) -> Result<BaseImage, Failure> {
+    /// An image that nobody here makes: the one that the lock pins, else the one that has the name, else the one that a
+    /// registry has under it. What was pulled once is pulled again for `--update`; what was built or loaded here is taken
+    /// as it is.
+    fn of_name(&self, ui: &Ui, name: &str, mode: &LockMode) -> Result<BaseImage, Failure> {
+        let updates = mode.updates(name);
         let pinned = if updates { None } else { self.pinned(name)? };
         let named = self.named(name)?;
+        if updates
+            && !has_digest(name)
+            && let Some(named) = named
+            && registries::known_manifest(self.store, name, &named)?.is_some()
+        {
+            return self.pull(ui, name, &reference(name)?);
+        }
         let base = pinned.or(named).and_then(|digest| self.whole(digest));
         let update = update_command(name);
         match (base, pinned, named) {
@@ -180,23 +192,68 @@ impl<'a> Bases<'a> {
                 Ok(base)
             }
             (Some(base), ..) => Ok(base),
-            (None, Some(pinned), Some(named)) if pinned != named => Err(Failure::new(format!(
-                "the image that {LOCK_FILE} pins for `{name}` is not in the store: {pinned}"
-            ))
-            .hint(format!("`{name}` is {named} by now; {update} takes it"))),
-            (None, pinned, _) => {
-                let failure = Failure::new(format!(
-                    "the base image `{name}` is not in the store, and ibid.toml does not say how to make it"
-                ));
-                let failure = match pinned {
-                    Some(pinned) => failure.hint(format!("{LOCK_FILE} pins {pinned}")),
-                    None => failure,
-                };
-                Err(failure
-                    .hint(format!("to make it from signed Debian packages, write in {}:\n  [base.\"{name}\"]\n  suite = \"bookworm\"", self.project.root.join(CONFIG_FILE).display()))
-                    .hint("pulling from a registry is not supported yet"))
+            (None, Some(pinned), named) => self.pull_pinned(ui, name, pinned, named),
+            (None, None, _) if name.parse::<Digest>().is_ok() => {
+                Err(Failure::new(format!("the base image `{name}` is not in the store"))
+                    .hint("a digest without a repository cannot be pulled: write REPOSITORY@sha256:…"))
+            }
+            (None, None, _) => {
+                if *mode == LockMode::Locked {
+                    refuse_unlocked(self.lacking(name)?)?;
+                }
+                self.pull(ui, name, &reference(name)?)
             }
         }
+    }
+
+    /// The image that the lock pins, from its registry: by its manifest where that is known, else by its name.
+    fn pull_pinned(
+        &self,
+        ui: &Ui,
+        name: &str,
+        pinned: Digest,
+        named: Option<Digest>,
+    ) -> Result<BaseImage, Failure> {
+        let manifest = self.lock()?.image.get(name).and_then(|locked| locked.manifest);
+        let update = update_command(name);
+        if let (None, Some(named)) = (manifest, named)
+            && named != pinned
+        {
+            return Err(Failure::new(format!(
+                "the image that {LOCK_FILE} pins for `{name}` is not in the store: {pinned}"
+            ))
+            .hint(format!("`{name}` is {named} by now; {update} takes it")));
+        }
+        let by_name = reference(name)?;
+        let wanted = match manifest {
+            Some(manifest) => by_name.with(None, Some(manifest)),
+            None => by_name.clone(),
+        };
+        let base = self
+            .pull(ui, name, &wanted)
+            .map_err(|failure| failure.hint(format!("{LOCK_FILE} pins {pinned}")))?;
+        if base.digest != pinned {
+            return Err(Failure::new(format!(
+                "{LOCK_FILE} pins {pinned} for `{name}`, and its registry has {}",
+                base.digest
+            ))
+            .hint(format!("if that is right, {update} takes what is there now")));
+        }
+        if named.is_none() {
+            self.store.set_tag(&by_name, pinned)?;
+        }
+        Ok(base)
+    }
+
+    fn pull(&self, ui: &Ui, name: &str, reference: &Reference) -> Result<BaseImage, Failure> {
+        let is_known = self.named(name)?.is_some();
+        let pulled = registries::pull(ui, self.store, reference, None).map_err(|failure| {
+            let fact = if is_known { "cannot be pulled anew" } else { "is not in the store, and cannot be pulled" };
+            failure
+                .while_doing(format!("the base image `{name}` {fact}"))
+                .hint(format!("to make it from signed Debian packages, write in {}:\n  [base.\"{name}\"]\n  suite = \"bookworm\"", self.project.root.join(CONFIG_FILE).display()))
+        })?;
+        Ok(BaseImage { digest: pulled.image, config: self.store.image(&pulled.image)? })
     }
 
     /// The image that the lock pins for a name; none for what is a digest itself.

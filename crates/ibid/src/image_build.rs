@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ibid_build::cache_folder::{self, CacheFolder};
 use ibid_build::context::{self, Context};
-use ibid_build::record::BuildRecord;
+use ibid_build::record::{BuildRecord, RecordedCommit};
 use ibid_build::remote::{self, Remotes};
 use ibid_build::verify::{self, Difference};
 use ibid_build::{
@@ -24,7 +24,7 @@ use ibid_core::reference::Reference;
 use ibid_core::time::{DEFAULT_EPOCH, rfc3339};
 use ibid_engine::identity::HostUser;
 use ibid_fetch::Network;
-use ibid_ledger::code::CodeIdentity;
+use ibid_ledger::code::{Checkout, CodeIdentity};
 use ibid_sandbox::ExitStatus;
 use ibid_sandbox::trust::HostTrust;
 use ibid_store::Store;
@@ -376,7 +376,7 @@ impl<'a> Preparation<'a> {
         };
         // Git is asked while the build runs: about a tenth of the time of copying as many files.
         let (code, built) = std::thread::scope(|scope| {
-            let code = scope.spawn(|| CodeIdentity::of(&self.project.root, &without).to_string());
+            let code = scope.spawn(|| CodeIdentity::of(&self.project.root, &without));
             let built = ibid_build::build(&self.store, &request, &|event| progress.show(event));
             (code.join().expect("asking git does not panic"), built)
         });
@@ -398,7 +398,8 @@ impl<'a> Preparation<'a> {
         let record = BuildRecord::new(
             self.project.root.clone(),
             rfc3339(now()),
-            code,
+            code.to_string(),
+            code.checkout().and_then(recorded_commit),
             Digest::of(self.text.as_bytes()),
             files,
         );
@@ -655,6 +656,12 @@ impl<'a> Preparation<'a> {
             _ => failure,
         }
     }
+}
+
+/// What a record says of a checkout; nothing before the first commit.
+fn recorded_commit(checkout: &Checkout) -> Option<RecordedCommit> {
+    let commit = checkout.commit.as_ref()?;
+    Some(RecordedCommit { id: commit.full().to_owned(), is_dirty: !checkout.differing.is_empty() })
 }
 
 /// The caches that can be read; of the others people are told.

@@ -27,7 +27,7 @@ pub struct Lock {
     /// Bases that are made from packages, by the text of `FROM`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub base: BTreeMap<String, LockedBase>,
-    /// Images that the store had under a name, by the text of `FROM`.
+    /// Images that were pulled, or that the store had under a name, by the text of `FROM`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub image: BTreeMap<String, LockedImage>,
     /// What `ADD` fetches, by URL without user name and password.
@@ -38,12 +38,15 @@ pub struct Lock {
     pub git: BTreeMap<String, LockedCommit>,
 }
 
-/// The image that a name stood for.
+/// The image that a name stood for. A machine that lacks it pulls it by the manifest, which registries know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedImage {
     /// Its digest, with `sha256:` in front.
     pub digest: Digest,
+    /// That of the manifest, or index, that the name led to in its registry; none when the image came from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
 }
 
 /// The content of a URL.
@@ -176,7 +179,9 @@ mod tests {
     fn a_lock_is_read_as_it_was_written() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut lock = Lock::read(folder.path()).expect("no lock is an empty one");
-        lock.image.insert("lower:1".to_owned(), LockedImage { digest: Digest::of(b"image") });
+        lock.image.insert("lower:1".to_owned(), LockedImage { digest: Digest::of(b"image"), manifest: None });
+        let pulled = LockedImage { digest: Digest::of(b"image"), manifest: Some(Digest::of(b"manifest")) };
+        lock.image.insert("pulled:1".to_owned(), pulled);
         lock.add([("https://host/x?y#z".to_owned(), Pin::File(Digest::of(b"x")))].into());
         let commit = Commit { id: "1".repeat(40), tag: Some("v1".to_owned()) };
         lock.add([("git@host:x#v1".to_owned(), Pin::Commit(commit))].into());

@@ -14,6 +14,7 @@ mod lock;
 mod lock_mode;
 mod near_option;
 mod project;
+mod registries;
 mod report;
 mod ui;
 mod unwanted_files;
@@ -46,6 +47,10 @@ fn main() -> ExitCode {
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Save(save) => commands::save::main(&ui, save),
+        Command::Pull(pull) => commands::pull::main(&ui, pull),
+        Command::Push(push) => commands::push::main(&ui, &cli, push),
+        Command::Login(login) => commands::login::login(&ui, login),
+        Command::Logout(logout) => commands::login::logout(&ui, logout),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
     });
     ExitCode::from(code.unwrap_or_else(|failure: Failure| failure.show(&ui)))

@@ -23,6 +23,8 @@ pub struct Project {
     pub context: PathBuf,
     /// `[image] args`
     pub build_args: BTreeMap<String, String>,
+    /// `[image] registry`: where the image is pushed to, such as `registry.lab.org/group`.
+    pub registry: Option<String>,
     /// `[code] mount`; none means the image's working folder.
     pub code_mount: Option<String>,
     /// `[run] outputs`, relative to the root.
@@ -126,8 +128,9 @@ impl Project {
         let mut dockerfile = root.join("Dockerfile");
         let mut context = root.to_owned();
         let mut build_args = BTreeMap::new();
+        let mut registry = None;
         if let Some(image) = image {
-            image.only(&["dockerfile", "context", "args"])?;
+            image.only(&["dockerfile", "context", "args", "registry"])?;
             if let Some(path) = image.text("dockerfile")? {
                 dockerfile = root.join(path);
             }
@@ -135,6 +138,13 @@ impl Project {
                 context = clean(&root.join(path));
             }
             build_args = image.text_map("args")?;
+            registry = image.text("registry")?;
+            if registry.as_ref().is_some_and(|text: &String| !is_registry_place(text)) {
+                return Err(image.wrong(
+                    "registry",
+                    "expected REGISTRY or REGISTRY/PREFIX, such as registry.lab.org/group, without a scheme",
+                ));
+            }
         }
         let mut code_mount = None;
         if let Some(code) = top.table("code")? {
@@ -178,6 +188,7 @@ impl Project {
             dockerfile,
             context,
             build_args,
+            registry,
             code_mount,
             outputs,
             data,
@@ -319,6 +330,13 @@ pub fn clean(path: &Path) -> PathBuf {
     cleaned
 }
 
+/// Whether repositories can be put below this: a registry, perhaps with the start of a repository's name. One that is
+/// left out would be Docker Hub, which should be meant when it is used.
+pub fn is_registry_place(text: &str) -> bool {
+    let reference = format!("{text}/x").parse::<ibid_core::reference::Reference>();
+    reference.is_ok_and(|reference| text.split('/').next() == Some(&reference.registry))
+}
+
 /// A valid image name made from a folder's name.
 fn image_name(folder: &str) -> String {
     let mut name = String::new();
@@ -366,6 +384,7 @@ name = "mnist"
 dockerfile = "docker/Dockerfile"
 context = "./sub/.."
 args = { PYTHON = "3.11", JOBS = 2 }
+registry = "registry.lab.org:5000/group"
 [code]
 mount = "/code"
 [run]
@@ -382,6 +401,7 @@ packages = ["ca-certificates"]
         assert_eq!(project.dockerfile, Path::new("/p/My Project/docker/Dockerfile"));
         assert_eq!(project.context, Path::new("/p/My Project"));
         assert_eq!(project.build_args["JOBS"], "2");
+        assert_eq!(project.registry.as_deref(), Some("registry.lab.org:5000/group"));
         assert_eq!(project.outputs, ["output", "plots"]);
         assert_eq!(project.bases["debian:bookworm-slim"].packages, ["ca-certificates"]);
     }
@@ -393,6 +413,13 @@ packages = ["ca-certificates"]
         check("\n[run]\noutput = []", "3: unknown key `output` in [run] (did you mean `outputs`?)");
         check("[run]\nzzz = 1", "2: unknown key `zzz` in [run] (known keys in [run]: outputs, data, env)");
         check("name = 3", "1: `name`: expected a string");
+        for place in ["https://lab.org", "group", "lab.org/Group", "lab.org/"] {
+            let message = read(&format!("[image]\nregistry = \"{place}\"")).expect_err(place);
+            assert!(
+                message.starts_with("2: `image.registry`: expected REGISTRY or REGISTRY/PREFIX"),
+                "{message}"
+            );
+        }
         check(
             "[run]\noutputs = [\"../x\"]",
             "2: `run.outputs`: `../x` must be a path inside the project's folder",
