@@ -69,11 +69,11 @@ impl Credentials {
     pub(crate) fn new(settings: &Settings) -> Self {
         let home = settings.path("HOME");
         let docker = settings.path("DOCKER_CONFIG").or_else(|| Some(home?.join(".docker")));
-        let runtime = settings.path("XDG_RUNTIME_DIR");
+        let runtime = settings.path("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json"));
         let files = [
             settings.path("REGISTRY_AUTH_FILE"),
             docker.map(|folder| folder.join("config.json")),
-            runtime.map(|folder| folder.join("containers/auth.json")),
+            runtime.or_else(|| settings.shared_runtime("auth.json").filter(|path| path.exists())),
             settings.personal().map(|folder| folder.join("containers/auth.json")),
         ];
         Self {

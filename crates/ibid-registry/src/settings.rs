@@ -38,6 +38,13 @@ impl Settings {
         self.variable(name).map(PathBuf::from)
     }
 
+    /// A file where tools around Podman put what belongs to a login that has no folder of its own.
+    pub(crate) fn shared_runtime(&self, name: &str) -> Option<PathBuf> {
+        use std::os::unix::fs::MetadataExt as _;
+        let user = std::fs::metadata("/proc/self").ok()?.uid();
+        Some(self.root.join(format!("run/containers/{user}")).join(name))
+    }
+
     /// The person's folder for configuration.
     pub(crate) fn personal(&self) -> Option<PathBuf> {
         let home = || Some(self.path("HOME")?.join(".config"));

@@ -62,7 +62,10 @@ impl World {
     /// Runs another tool, in the same closed environment.
     #[track_caller]
     fn tool(&self, program: &str, args: &[&str]) -> String {
-        let output = self.project.place.command(program).args(args).output().expect("the tool starts");
+        let mut command = self.project.place.command(program);
+        // Without it, they look into a folder of root's for credentials.
+        let output = command.args(args).env("XDG_RUNTIME_DIR", self.project.place.folder("run")).output();
+        let output = output.expect("the tool starts");
         assert!(output.status.success(), "{program} {args:?}\n{}", text(&output.stderr));
         text(&output.stdout)
     }

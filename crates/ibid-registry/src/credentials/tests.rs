@@ -86,6 +86,9 @@ fn files_are_asked_in_their_order() {
     assert_eq!(find(&runtime), "none");
     home.file(".config/containers/auth.json", &entry("config"));
     assert_eq!(find(&runtime), "config:p");
+    let user = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("ourselves"));
+    home.file(&format!("run/containers/{user}/auth.json"), &entry("shared"));
+    assert_eq!((find(&runtime), find(&[])), ("config:p".to_owned(), "shared:p".to_owned()));
     home.file("run/containers/auth.json", &entry("runtime"));
     assert_eq!(find(&runtime), "runtime:p");
     home.file(".docker/config.json", &entry("docker"));
