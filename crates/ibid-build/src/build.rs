@@ -25,11 +25,11 @@ use ibid_store::{CacheMounts, CommitRules, MergedView, Store};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
-use crate::cache_folder::{CacheFolder, Fault};
 use crate::cancel::Cancellation;
 use crate::context::{self, Context, Selection};
 use crate::credentials::Credentials;
 use crate::explain::Explanations;
+use crate::exported_cache::{ExportedCache, Fault};
 use crate::inputs::{self, Inputs, StageLayers};
 use crate::remote::{self, Fetched, Remotes};
 use crate::run_step::{self, Site};
@@ -73,7 +73,7 @@ pub struct Request<'a> {
     /// Which steps run again though the cache has them.
     pub no_cache: NoCache,
     /// Further caches that steps are looked up in.
-    pub cache_from: &'a [CacheFolder],
+    pub cache_from: &'a [ExportedCache<'a>],
     /// What the last build read, to say why a step runs again.
     pub explanations: &'a Explanations,
     /// What processes get from the host.
@@ -134,7 +134,7 @@ pub enum Event<'a> {
     /// A step starts, because of these reasons.
     Started(StepName<'a>, &'a [String]),
     /// What a cache has for a step cannot be used.
-    CacheFault(&'a Path, &'a Fault),
+    CacheFault(&'a str, &'a Fault),
     /// The step that starts copies these files of the context.
     Copying(StepName<'a>, &'a Selection),
     /// Something is fetched for a step.
@@ -581,20 +581,20 @@ impl Performance<'_> {
         Ok((digest, layer))
     }
 
-    /// A step in the cache of the store, or in one of the folders, from where it then comes into the store.
+    /// A step in the cache of the store, or in an exported one, from where it then comes into the store.
     fn cached(&self, key: &Digest) -> Result<Option<CachedStep>, Error> {
         if let Some(cached) = cached_step(self.store, key)? {
             return Ok(Some(cached));
         }
-        for folder in self.request.cache_from {
-            match folder.find(self.store, key) {
+        for cache in self.request.cache_from {
+            match cache.find(self.store, key) {
                 Ok(Some(cached)) => {
                     let value = serde_json::to_vec(&cached).expect("plain data");
                     self.store.put_cache(key, &value)?;
                     return Ok(Some(cached));
                 }
                 Ok(None) => {}
-                Err(fault) => (self.on_event)(Event::CacheFault(folder.path(), &fault)),
+                Err(fault) => (self.on_event)(Event::CacheFault(cache.name(), &fault)),
             }
         }
         Ok(None)

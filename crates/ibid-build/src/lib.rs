@@ -3,12 +3,12 @@
 mod agent;
 pub mod archive;
 pub mod build;
-pub mod cache_folder;
 mod cancel;
 pub mod context;
 pub mod copy;
 mod credentials;
 mod explain;
+pub mod exported_cache;
 mod inputs;
 mod key;
 pub mod mounts;

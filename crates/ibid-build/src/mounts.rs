@@ -367,7 +367,7 @@ impl Preparation<'_> {
         for (name, (id, sharing, base, shown)) in wanted {
             let mut has_said = false;
             let cache = loop {
-                let fill = |tree: &Path| match self.fill_from_folders(&name, tree, on_line)? {
+                let fill = |tree: &Path| match self.fill_from_caches(&name, tree, on_line)? {
                     true => Ok(()),
                     false => self.fill_cache(base, shown, tree),
                 };
@@ -386,15 +386,15 @@ impl Preparation<'_> {
         Ok(held)
     }
 
-    /// Gives a new cache mount what a folder with a build cache has for it; false when none has.
-    fn fill_from_folders(
+    /// Gives a new cache mount what an exported build cache has for it; false when none has.
+    fn fill_from_caches(
         &self,
         name: &Digest,
         tree: &Path,
         on_line: &dyn Fn(&str),
     ) -> Result<bool, StepError> {
-        for folder in self.site.request.cache_from {
-            match folder.find_mount(self.site.store, name) {
+        for cache in self.site.request.cache_from {
+            match cache.find_mount(self.site.store, name) {
                 Ok(Some((layer, permissions))) => {
                     if let Some(layer) = layer {
                         let files =
@@ -407,7 +407,7 @@ impl Preparation<'_> {
                 Ok(None) => {}
                 Err(fault) => on_line(&format!(
                     "warning: the cache in {} is damaged, and the cache mount starts anew: {fault}",
-                    folder.path().display()
+                    cache.name()
                 )),
             }
         }

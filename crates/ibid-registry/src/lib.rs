@@ -45,6 +45,6 @@ pub use error::Error;
 pub use image::Platform;
 pub use known::manifest_of;
 pub use pull::Pulled;
-pub use push::{PushOptions, Pushed};
+pub use push::{Arrival, PushOptions, Pushed, PushedLayer};
 pub use repository::Repository;
 pub use settings::Settings;

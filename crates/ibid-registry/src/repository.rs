@@ -54,7 +54,7 @@ impl Repository<'_> {
     }
 
     /// What people call a manifest or blob of it.
-    pub(crate) fn shown(&self, what: &str) -> String {
+    pub fn shown(&self, what: &str) -> String {
         let mark = if what.starts_with("sha256:") { '@' } else { ':' };
         format!("{}/{}{mark}{what}", self.endpoint.host(), self.name)
     }

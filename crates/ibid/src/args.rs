@@ -87,13 +87,16 @@ pub struct Build {
     #[arg(long, value_name = "STAGE", value_delimiter = ',', conflicts_with = "no_cache")]
     pub no_cache_filter: Vec<String>,
 
-    /// Look steps up in this folder too, which --cache-to wrote; may be given more than once
-    #[arg(long, value_name = "[type=local,src=]FOLDER", conflicts_with_all = ["no_cache", "verify"])]
+    /// Look steps up in this folder or registry too, where --cache-to wrote them; may be given more than once
+    #[arg(long, value_name = "[type=local,src=]FOLDER|type=registry,ref=IMAGE", conflicts_with_all = ["no_cache", "verify"])]
     pub cache_from: Vec<String>,
 
-    /// Write the steps' layers to a folder in the OCI image layout, for --cache-from elsewhere; with
+    /// Write the steps' layers to a folder in the OCI image layout or to a registry, for --cache-from elsewhere; with
     /// `mounts=true` also what their cache mounts hold
-    #[arg(long, value_name = "[type=local,dest=]FOLDER[,compression=gzip][,mounts=true]")]
+    #[arg(
+        long,
+        value_name = "[type=local,dest=]FOLDER|type=registry,ref=IMAGE[,compression=gzip][,mounts=true]"
+    )]
     pub cache_to: Option<String>,
 
     /// Say for each step that runs again which of its inputs changed

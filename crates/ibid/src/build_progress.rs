@@ -2,9 +2,9 @@
 //! a terminal.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use ibid_build::exported_cache::Fault;
 use ibid_build::{Event, StepName};
 use indicatif::ProgressBar;
 
@@ -17,8 +17,8 @@ pub struct BuildProgress<'a> {
     has_stages: bool,
     explains: bool,
     unwanted: UnwantedFiles,
-    /// Folders with a damaged cache, of which people know.
-    faulty: Mutex<BTreeSet<PathBuf>>,
+    /// Caches that cannot be used, of which people know.
+    faulty: Mutex<BTreeSet<String>>,
     /// The moving lines of running steps, by number.
     bars: Mutex<BTreeMap<usize, ProgressBar>>,
 }
@@ -43,13 +43,13 @@ impl<'a> BuildProgress<'a> {
                 let bar = self.ui.spinner(&format!("[{}/{}]", step.number, step.total));
                 self.bars().insert(step.number, bar);
             }
-            Event::CacheFault(path, fault) => {
+            Event::CacheFault(name, fault) => {
                 let mut faulty = self.faulty.lock().unwrap_or_else(PoisonError::into_inner);
-                if faulty.insert(path.to_owned()) {
-                    self.ui.warn(&format!(
-                        "the cache in {} is damaged, and what it lacks is built: {fault}",
-                        path.display()
-                    ));
+                if faulty.insert(name.to_owned()) {
+                    let state =
+                        if matches!(fault, Fault::Registry(_)) { "cannot be used" } else { "is damaged" };
+                    self.ui
+                        .warn(&format!("the cache in {name} {state}, and what it lacks is built: {fault}"));
                 }
             }
             Event::Copying(step, selection) => self.unwanted.warn(self.ui, step.text, selection),

@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ibid_build::cache_folder::{self, CacheFolder};
 use ibid_build::context::{self, Context};
 use ibid_build::record::{BuildRecord, RecordedCommit};
 use ibid_build::remote::{self, Remotes};
@@ -32,12 +31,14 @@ use ibid_store::Store;
 use crate::args::BuildShared;
 use crate::bases::{self, Bases};
 use crate::build_progress::BuildProgress;
-use crate::cache_options::CacheTo;
+use crate::cache_options::{CacheTo, Place};
+use crate::cache_transfer;
 use crate::checks;
 use crate::contexts::{self, Named};
 use crate::lock::Lock;
 use crate::lock_mode::{LockMode, check_update, lacking, refuse_unlocked, update_command};
 use crate::project::Project;
+use crate::registries::{self, Transfer};
 use crate::report::Failure;
 use crate::ui::{self, Ui};
 use crate::unwanted_files::UnwantedFiles;
@@ -155,7 +156,7 @@ pub struct Options {
     pub keep_nondeterminism: bool,
     pub lock_mode: LockMode,
     pub tags: Vec<Reference>,
-    pub cache_from: Vec<PathBuf>,
+    pub cache_from: Vec<Place>,
     pub cache_to: Option<CacheTo>,
 }
 
@@ -348,7 +349,17 @@ impl<'a> Preparation<'a> {
         let trace = self.trace_key(options);
         let explanations = Explanations::new(self.store.cache(&trace)?.as_deref());
         let no_cache = if options.verify { NoCache::Always } else { options.no_cache.clone() };
-        let cache_from = open_caches(ui, &options.cache_from);
+        let transfer = Transfer::new(ui, "fetching");
+        let show = |event: ibid_registry::Event| transfer.show(event);
+        let places = options.cache_from.iter().chain(options.cache_to.iter().map(|to| &to.place));
+        let client = match places.into_iter().any(|place| matches!(place, Place::Registry(_))) {
+            true => Some(registries::client(&show)?),
+            false => None,
+        };
+        // A place that cannot be is known before anything is built.
+        let cache_to = options.cache_to.as_ref().map(|to| cache_transfer::place(&to.place, client.as_ref()));
+        let cache_to = cache_to.transpose()?;
+        let cache_from = cache_transfer::open(ui, &options.cache_from, client.as_ref());
         let mut request = self.request(planned, no_cache, &explanations);
         request.cache_from = &cache_from;
         request.keep_nondeterminism = options.keep_nondeterminism;
@@ -408,8 +419,8 @@ impl<'a> Preparation<'a> {
         for name in &names {
             self.store.set_tag(name, built.image)?;
         }
-        if let Some(to) = &options.cache_to {
-            self.export_cache(ui, &built, to)?;
+        if let (Some(to), Some(place)) = (&options.cache_to, &cache_to) {
+            cache_transfer::export(ui, &self.store, &built, to, place)?;
         }
         Ok(NamedImage {
             image: built.image,
@@ -418,28 +429,6 @@ impl<'a> Preparation<'a> {
             steps_cached: built.steps_cached,
             differences: differences.transpose()?,
         })
-    }
-
-    /// Writes what the steps made to a folder.
-    fn export_cache(&self, ui: &Ui, built: &Built, to: &CacheTo) -> Result<(), Failure> {
-        let exported = cache_folder::export(&self.store, &to.folder, built, to.compression, to.mounts);
-        let exported = exported.map_err(|error| {
-            Failure::of(&error).while_doing(format!(
-                "the image was built, but its cache cannot be written to {}",
-                to.folder.display()
-            ))
-        })?;
-        ui.say(&format!(
-            "{} {} · {} layers of {}, {} of them new{} · {}",
-            ui.paint(ui::BOLD, "cache"),
-            to.folder.display(),
-            exported.layers,
-            ui::bytes(exported.bytes),
-            exported.layers_new,
-            if to.mounts { format!(", {} cache mounts", exported.mounts) } else { String::new() },
-            ui::short_digest(&exported.manifest)
-        ));
-        Ok(())
     }
 
     /// Writes what had no pin to the lock, though the build may have failed: the next one need not fetch it again.
@@ -662,25 +651,6 @@ impl<'a> Preparation<'a> {
 fn recorded_commit(checkout: &Checkout) -> Option<RecordedCommit> {
     let commit = checkout.commit.as_ref()?;
     Some(RecordedCommit { id: commit.full().to_owned(), is_dirty: !checkout.differing.is_empty() })
-}
-
-/// The caches that can be read; of the others people are told.
-fn open_caches(ui: &Ui, folders: &[PathBuf]) -> Vec<CacheFolder> {
-    let open = |folder: &PathBuf| match CacheFolder::open(folder) {
-        Ok(cache) => Some(cache),
-        Err(fault) => {
-            let mut causes = fault.to_string();
-            let mut source = std::error::Error::source(&fault);
-            while let Some(cause) = source {
-                causes = format!("{causes}: {cause}");
-                source = cause.source();
-            }
-            ui.warn(&format!("the cache in {} is not used: {causes}", folder.display()));
-            ui.hint("`ibid build --cache-to FOLDER` writes one");
-            None
-        }
-    };
-    folders.iter().filter_map(open).collect()
 }
 
 /// Refuses names of stages that are not built.

@@ -4,6 +4,7 @@ mod args;
 mod bases;
 mod build_progress;
 mod cache_options;
+mod cache_transfer;
 mod checks;
 mod commands;
 mod context_tree;

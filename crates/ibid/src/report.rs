@@ -63,6 +63,11 @@ impl Failure {
         &self.message
     }
 
+    /// What failed and why, in one line.
+    pub fn summary(&self) -> String {
+        [&self.message].into_iter().chain(&self.causes).map(String::as_str).collect::<Vec<_>>().join(": ")
+    }
+
     fn add_causes(&mut self, mut source: Option<&dyn Error>) {
         while let Some(cause) = source {
             let text = cause.to_string();

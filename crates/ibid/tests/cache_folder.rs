@@ -234,7 +234,7 @@ fn a_folder_of_something_else_is_left_alone() {
     }
     assert_eq!(fs::read_dir(project.path().join("taken")).expect("there").count(), 1);
     for (args, part) in [
-        (["--cache-to", "type=registry,ref=x"], "the type `registry` is not supported"),
+        (["--cache-to", "type=s3,bucket=x"], "the type `s3` is not supported"),
         (["--cache-to", "dest=x,mode=min"], "the mode `min` is not supported"),
         (["--cache-from", "dest=x"], "the key `dest` is not known"),
         (["--cache-from", ""], "no folder is given"),

@@ -400,3 +400,65 @@ fn the_projects_image_gets_a_tag_of_its_own() {
         assert!(text(&output.stderr).contains(part), "{part} in {}", text(&output.stderr));
     }
 }
+
+#[test]
+fn a_build_cache_travels_by_registry() {
+    if !can_travel(&[]) {
+        return;
+    }
+    let world = World::new(RegistryAccess::Plain);
+    let cache = world.reference("lab/one:cache");
+    let to = format!("type=registry,ref={cache}");
+    world.project.file("Dockerfile", "FROM scratch AS tools\nCOPY a /bin/a\nFROM scratch\nCOPY tree /tree\nCOPY --from=tools /bin/a /usr/\n");
+    let (digest, said) = world.elsewhere("one", &["build", "--cache-to", &to], 0);
+    assert!(
+        said.contains(&format!("cache {cache} · 3 layers of ")) && said.contains("3 of them new"),
+        "{said}"
+    );
+    let (again, said) = world.elsewhere("two", &["build", "--cache-from", &to], 0);
+    assert_eq!(again, digest);
+    assert!(said.contains("3 of 3 steps from the cache") && !said.contains("warning"), "{said}");
+    // The same again is the same manifest; another machine sends nothing that is there.
+    let (_, said) = world.elsewhere("two", &["build", "--cache-to", &to], 0);
+    assert!(said.contains("0 of them new"), "{said}");
+    // An image's tag is not taken for a cache, and not made one.
+    let image = world.reference("lab/one:1");
+    world.elsewhere("one", &["build", "--tag", &image], 0);
+    world.elsewhere("one", &["push", &image], 0);
+    let as_cache = format!("type=registry,ref={image}");
+    let (_, said) = world.elsewhere("three", &["build", "--cache-from", &as_cache], 0);
+    assert!(said.contains("is not used: there is no build cache in it"), "{said}");
+    let (_, said) = world.elsewhere("three", &["build", "--cache-to", &as_cache], 125);
+    assert!(said.contains("the tag holds something else than a build cache"), "{said}");
+    // A cache is no image.
+    let (_, said) = world.elsewhere("three", &["pull", &cache], 125);
+    assert!(said.contains("it is an artifact, `application/vnd.ibid.build-cache.config.v1+json`"), "{said}");
+    // A layer that is gone is built.
+    let folder = world.project.place.path().join("registry/data/docker/registry/v2");
+    let layers = folder.join("repositories/lab/one/_layers/sha256");
+    let text = world.tool(
+        "curl",
+        &[
+            "-s",
+            "-H",
+            "Accept: application/vnd.oci.image.manifest.v1+json",
+            &format!("http://{}/v2/lab/one/manifests/cache", world.registry.host()),
+        ],
+    );
+    let manifest: Value = serde_json::from_str(&text).expect("JSON");
+    for layer in manifest["layers"].as_array().expect("layers") {
+        let hex = layer["digest"].as_str().expect("a digest").trim_start_matches("sha256:").to_owned();
+        std::fs::remove_dir_all(layers.join(&hex)).expect("a layer's link");
+    }
+    let (again, said) = world.elsewhere("four", &["build", "--cache-from", &to], 0);
+    assert_eq!(again, digest);
+    assert!(
+        said.contains(&format!("the cache in {cache} cannot be used, and what it lacks is built")),
+        "{said}"
+    );
+    // Nor does a registry that is not there end a build.
+    let (again, said) =
+        world.elsewhere("five", &["build", "--cache-from", "type=registry,ref=localhost:1/x:y"], 0);
+    assert_eq!(again, digest);
+    assert!(said.contains("the cache in localhost:1/x:y is not used"), "{said}");
+}
