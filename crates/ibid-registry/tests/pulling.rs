@@ -514,3 +514,27 @@ fn absent_things_and_servers_are_told_apart() {
     assert!(matches!(error, Error::Unreachable { .. }));
     assert_eq!(place.said(), "", "who is not there is not asked again");
 }
+
+#[test]
+fn two_pulls_at_once_fetch_each_layer_once() {
+    if !can_unpack() {
+        return;
+    }
+    let registry = TestRegistry::new();
+    let place = Place::new();
+    let image = Image::new(&[100_000, 200_000, 300_000, 400_000, 500_000, 600_000], GZIP_LAYER, gzip);
+    let reference = image.put(&registry);
+    std::thread::scope(|scope| {
+        let pulls: Vec<_> = (0..3).map(|_| scope.spawn(|| place.pull(&reference))).collect();
+        for pull in pulls {
+            let pulled = pull.join().expect("no panic").expect("pulled");
+            assert_eq!(pulled.image, Digest::of(&image.config_text()));
+        }
+    });
+    let asked: Vec<String> = blobs(&registry).into_iter().map(|request| request.path).collect();
+    for layer in &image.layers {
+        let path = format!("/v2/a/b/blobs/{}", Digest::of(layer));
+        assert_eq!(asked.iter().filter(|asked| **asked == path).count(), 1, "{path}");
+    }
+    assert!(place.parts().is_empty());
+}

@@ -16,6 +16,8 @@ pub enum RegistryAccess {
     Plain,
     /// TLS, with a certificate of an authority that only [`DockerRegistry::authority`] names.
     Tls,
+    /// TLS, by who shows a certificate of the same authority: [`DockerRegistry::client`].
+    ClientCertificate,
     /// Plain HTTP, by who has the password.
     Password,
 }
@@ -37,9 +39,17 @@ impl DockerRegistry {
         let path = |name: &str| folder.join(name).display().to_string();
         let more = match access {
             RegistryAccess::Plain => String::new(),
-            RegistryAccess::Tls => {
+            RegistryAccess::Tls | RegistryAccess::ClientCertificate => {
                 make_certificates(folder);
-                format!("  tls: {{certificate: {}, key: {}}}\n", path("server.crt"), path("server.key"))
+                let clients = match access {
+                    RegistryAccess::ClientCertificate => format!(", clientcas: [{}]", path("authority.crt")),
+                    _ => String::new(),
+                };
+                format!(
+                    "  tls: {{certificate: {}, key: {}{clients}}}\n",
+                    path("server.crt"),
+                    path("server.key")
+                )
             }
             RegistryAccess::Password => {
                 std::fs::write(folder.join("htpasswd"), HTPASSWD).expect("a file");
@@ -90,6 +100,11 @@ impl DockerRegistry {
         self.folder.join("authority.crt")
     }
 
+    /// A certificate for a client, and its key.
+    pub fn client(&self) -> (PathBuf, PathBuf) {
+        (self.folder.join("client.crt"), self.folder.join("client.key"))
+    }
+
     /// The file with a blob's bytes.
     pub fn blob(&self, hex: &str) -> PathBuf {
         let data = self.folder.join("data/docker/registry/v2/blobs/sha256");
@@ -104,18 +119,13 @@ impl Drop for DockerRegistry {
     }
 }
 
-/// An authority, and a certificate of it for this machine.
+/// An authority, and certificates of it for this machine as a server and as a client.
 fn make_certificates(folder: &Path) {
     let openssl = |arguments: &[&str]| {
         let output =
             Command::new("openssl").args(arguments).current_dir(folder).output().expect("openssl starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
-    std::fs::write(
-        folder.join("names.cnf"),
-        "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n",
-    )
-    .expect("a file");
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     let authority = [
         "-x509",
@@ -129,23 +139,31 @@ fn make_certificates(folder: &Path) {
         "authority.crt",
     ];
     openssl(&[&["req"], &key[..], &authority[..]].concat());
-    let request = ["-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr"];
-    openssl(&[&["req"], &key[..], &request[..]].concat());
-    openssl(&[
-        "x509",
-        "-req",
-        "-in",
-        "server.csr",
-        "-CA",
-        "authority.crt",
-        "-CAkey",
-        "authority.key",
-        "-CAcreateserial",
-        "-days",
-        "2",
-        "-extfile",
-        "names.cnf",
-        "-out",
-        "server.crt",
-    ]);
+    for (name, usage) in [("server", "serverAuth"), ("client", "clientAuth")] {
+        let extensions = format!(
+            "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage={usage}\nbasicConstraints=CA:FALSE\n"
+        );
+        std::fs::write(folder.join("extensions.cnf"), extensions).expect("a file");
+        let (key_file, request, certificate) =
+            (format!("{name}.key"), format!("{name}.csr"), format!("{name}.crt"));
+        let asked = ["-subj", "/CN=localhost", "-keyout", &key_file, "-out", &request];
+        openssl(&[&["req"], &key[..], &asked[..]].concat());
+        openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            "authority.crt",
+            "-CAkey",
+            "authority.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "extensions.cnf",
+            "-out",
+            &certificate,
+        ]);
+    }
 }

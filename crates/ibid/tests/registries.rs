@@ -237,6 +237,90 @@ fn tls_needs_an_authority_that_is_trusted() {
 }
 
 #[test]
+fn a_client_certificate_is_shown_to_the_registry_that_it_is_for() {
+    if !can_travel(&[]) {
+        return;
+    }
+    let world = World::new(RegistryAccess::ClientCertificate);
+    let reference = world.reference("lab/one:1");
+    let digest = world.build(&reference);
+    let put = |name: &str, from: &Path| {
+        let text = std::fs::read_to_string(from).expect("a file");
+        world
+            .project
+            .place
+            .file(&format!("home/.config/docker/certs.d/{}/{name}", world.registry.host()), &text);
+    };
+    put("ca.crt", &world.registry.authority());
+    assert_eq!(world.project.ibid(&["push", &reference]).status.code(), Some(125));
+    let (certificate, key) = world.registry.client();
+    put("client.cert", &certificate);
+    let said = text(&world.project.ibid(&["push", &reference]).stderr);
+    assert!(said.contains("there is no key for it"), "{said}");
+    put("client.key", &key);
+    world.project.check(&["push", &reference], 0);
+    assert_eq!(world.elsewhere("other", &["pull", &reference], 0).0, digest);
+}
+
+#[test]
+fn a_pull_that_is_killed_is_gone_on_with() {
+    use ibid_testing::{Deed, TestRegistry};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, mpsc};
+    if !can_travel(&[]) {
+        return;
+    }
+    let world = World::new(RegistryAccess::Plain);
+    let registry = TestRegistry::new();
+    let reference = format!("{}/lab/one:1", registry.host());
+    // Numbers in hexadecimal, so that compressed enough is left.
+    let content: String =
+        (0..200_000_u64).map(|number| format!("{:x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    world.project.file("a", &content);
+    let digest = world.build(&reference);
+    world.project.check(&["push", &reference], 0);
+    let manifest: Value =
+        serde_json::from_slice(&registry.manifest("lab/one", "1").expect("pushed")).expect("JSON");
+    let layers = manifest["layers"].as_array().expect("layers");
+    let large = layers.iter().max_by_key(|layer| layer["size"].as_u64()).expect("a layer");
+    let path = format!("/v2/lab/one/blobs/{}", large["digest"].as_str().expect("a digest"));
+    assert!(large["size"].as_u64() > Some(500_000));
+
+    // The first answer breaks off; the second never comes while the one who asks lives.
+    let (arrives, arrived) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (count, released, asked) = (AtomicUsize::new(0), Mutex::new(released), path.clone());
+    registry.on_request(move |request| match request.path == asked {
+        true if count.fetch_add(1, Ordering::Relaxed) == 0 => Deed::CutAfter(400_000),
+        true => {
+            arrives.send(()).expect("the test waits");
+            let _ = released.lock().expect("nobody panics").recv();
+            Deed::KeepAndHangUp(0)
+        }
+        false => Deed::Serve,
+    });
+    let store = world.project.place.path().join("other");
+    let mut command = world.project.command(&["pull", &reference]);
+    command.env("XDG_DATA_HOME", &store).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("ibid starts");
+    arrived.recv().expect("it goes on");
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    drop(release);
+    registry.on_request(|_| Deed::Serve);
+    registry.requests();
+    assert_eq!(world.elsewhere("other", &["images"], 0).0, "IMAGE  DIGEST  SIZE  BUILT");
+    assert_eq!(world.elsewhere("other", &["pull", &reference], 0).0, digest);
+    let requests = registry.requests();
+    let ranges: Vec<_> = requests
+        .iter()
+        .filter(|request| request.path == path)
+        .map(|request| request.headers.get("range"))
+        .collect();
+    assert_eq!(ranges, [Some(&"bytes=400000-".to_owned())]);
+}
+
+#[test]
 fn a_password_opens_a_registry_and_is_nowhere_to_be_seen() {
     if !can_travel(&[Need::Skopeo]) {
         return;
