@@ -58,6 +58,8 @@ pub struct Client<'a> {
     credentials: Credentials,
     endpoints: Mutex<BTreeMap<(String, bool), Arc<Endpoint>>>,
     agents: Mutex<BTreeMap<(String, bool), ureq::Agent>>,
+    /// Held while a layer is compressed: that takes all processors by itself, and memory for each of them.
+    pub(crate) compressing: Mutex<()>,
     tell: &'a (dyn Fn(Event) + Sync),
 }
 
@@ -71,6 +73,7 @@ impl<'a> Client<'a> {
             settings,
             endpoints: Mutex::default(),
             agents: Mutex::default(),
+            compressing: Mutex::default(),
             tell,
         })
     }

@@ -209,7 +209,10 @@ pub(crate) fn put_layer(
         return done(digest, size, arrival);
     }
     let mut compressed = Compressed(store.draft_download()?);
-    let (digest, size) = store.write_compressed_layer(diff_id, compression, &mut compressed)?;
+    let (digest, size) = {
+        let _alone = lock(&repository.client.compressing);
+        store.write_compressed_layer(diff_id, compression, &mut compressed)?
+    };
     known::remember_compressed(store, diff_id, compression, &digest, size)?;
     if known != Some((digest, size))
         && let Some(arrival) = upload::arrive_without_sending(repository, store, &digest, size)?
