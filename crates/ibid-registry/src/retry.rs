@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::error::Error;
+
 /// How often something is tried before its failure counts.
 pub(crate) const TRIES: u32 = 5;
 /// The longest that a registry is waited for before it is asked again; one that wants more time is not asked.
@@ -17,6 +19,16 @@ pub(crate) fn wait(failures: u32, retry_after: Option<&str>, now: i64) -> Option
     match retry_after.and_then(|text| seconds(text, now)) {
         Some(seconds) => Some(Duration::from_secs(seconds)).filter(|wait| *wait <= WAIT_MAX),
         None => Some(backoff(failures)),
+    }
+}
+
+/// The same after an error, which may hold what the registry said.
+pub(crate) fn wait_after(failures: u32, error: &Error) -> Option<Duration> {
+    match error {
+        Error::RateLimited { seconds: Some(seconds), .. } => {
+            Some(Duration::from_secs(*seconds)).filter(|wait| *wait <= WAIT_MAX)
+        }
+        _ => Some(backoff(failures)),
     }
 }
 

@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs::File;
+use std::time::Duration;
 
 use ibid_core::digest::Digest;
 use ibid_store::Store;
@@ -165,14 +166,13 @@ impl Upload<'_, '_> {
                 }
                 Ok(answer) if answer.status == 416 || answer.status >= 500 => answer.refused(&what, false),
                 Ok(answer) => return Err(answer.refused(&what, false).into()),
-                Err(error @ Error::Unreachable { .. }) => error,
+                Err(error @ (Error::Unreachable { .. } | Error::RateLimited { .. })) => error,
                 Err(error) => return Err(error.into()),
             };
             failures += 1;
-            if failures >= TRIES {
-                return Err(fault.into());
-            }
-            self.wait(failures, &fault);
+            let wait = retry::wait_after(failures - 1, &fault).filter(|_| failures < TRIES);
+            let Some(wait) = wait else { return Err(fault.into()) };
+            self.wait(wait, &fault);
             location = self.ask(&location, &scopes, &what)?;
             // What was told as sent has to be sent again.
             let lost = (before + length).saturating_sub(self.sent);
@@ -211,7 +211,7 @@ impl Upload<'_, '_> {
             }
             Ok(answer) => Err(answer.refused(what, false).into()),
             Err(error @ Error::Unreachable { .. }) => {
-                self.wait(1, &error);
+                self.wait(retry::backoff(0), &error);
                 let url = self.repository.url(&format!("blobs/{digest}"))?;
                 let answer = self.repository.call(&Call::new(Method::HEAD, &url, scopes))?;
                 if answer.status == 200 { Ok(()) } else { Err(Ended::Lost(error)) }
@@ -220,8 +220,7 @@ impl Upload<'_, '_> {
         }
     }
 
-    fn wait(&self, failures: u32, fault: &Error) {
-        let wait = retry::backoff(failures - 1);
+    fn wait(&self, wait: Duration, fault: &Error) {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let url = self.repository.shown(&self.digest.to_string());
         self.repository.client.tell(Event::Retry { url: &url, reason: &fault.to_string(), wait_ms });

@@ -165,6 +165,7 @@ fn a_lost_connection_goes_on_where_it_was() {
             0 => Deed::KeepAndHangUp(0),
             1 => Deed::KeepAndHangUp(5_000_000),
             3 => Deed::Answer(503, vec![], vec![]),
+            4 => Deed::Answer(429, vec![("Retry-After", "0".to_owned())], vec![]),
             _ => Deed::Serve,
         }
     });
@@ -176,7 +177,7 @@ fn a_lost_connection_goes_on_where_it_was() {
         .map(|request| request.headers["content-range"].split('-').next().unwrap_or_default().to_owned())
         .collect();
     let (five, next) = (5_000_000, 5_000_000 + (32 << 20));
-    let expected = [0, 0, five, next, next].map(|start| start.to_string());
+    let expected = [0, 0, five, next, next, next].map(|start| start.to_string());
     assert_eq!(starts, expected);
     assert_eq!(
         requests.iter().filter(|request| request.method == "POST").count(),
@@ -272,4 +273,32 @@ fn what_a_registry_says_of_an_upload_is_not_believed_blindly() {
         },
         "blob unknown",
     );
+}
+
+#[test]
+fn an_upload_that_is_sent_elsewhere_gets_no_credentials() {
+    if !can_unpack() {
+        return;
+    }
+    let (registry, elsewhere) = (TestRegistry::new(), TestRegistry::new());
+    let place = Place::new();
+    let digest = image(&place, &[1000]);
+    registry.set_access(ibid_testing::Access::Basic("me:pw".to_owned()));
+    let entry = |host: String| format!(r#""{host}":{{"auth":"bWU6cHc="}}"#);
+    let file = format!(r#"{{"auths":{{{},{}}}}}"#, entry(registry.host()), entry(elsewhere.host()));
+    place.file(".docker/config.json", &file);
+    let host = elsewhere.host();
+    registry.on_request(move |request| {
+        let location = || format!("http://{host}/v2/a/blobs/uploads/x");
+        match request.method == "POST" && request.headers.contains_key("authorization") {
+            true => Deed::Answer(202, vec![("Location", location())], vec![]),
+            false => Deed::Serve,
+        }
+    });
+    let requests = {
+        push(&place, &digest, &format!("{}/a:t", registry.host()), GZIP).expect_err("nobody keeps it");
+        elsewhere.requests()
+    };
+    assert!(!requests.is_empty());
+    assert!(requests.iter().all(|request| !request.headers.contains_key("authorization")), "{requests:?}");
 }
