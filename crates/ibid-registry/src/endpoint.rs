@@ -313,8 +313,10 @@ impl Endpoint {
             None => return Ok(None),
             Some(Challenge::Basic) => credential(client)?.and_then(|credential| credential.basic()),
             Some(Challenge::Bearer { realm, service, scope }) => {
-                let is_plain = self.base(client)?.starts_with("http://");
-                let realm = token::Realm { url: &realm, service: service.as_deref(), is_plain };
+                let base = self.base(client)?;
+                let is_plain = base.starts_with("http://");
+                let is_blind = self.is_insecure && origin(&realm) == origin(&base);
+                let realm = token::Realm { url: &realm, service: service.as_deref(), is_plain, is_blind };
                 let scope = scope.map(|scope| vec![scope]).filter(|_| call.scopes.is_empty());
                 let scopes = scope.as_deref().unwrap_or(call.scopes);
                 let token = token::fetch(client, &self.host, &realm, scopes, credential(client)?.as_ref())?;

@@ -16,6 +16,8 @@ pub(crate) struct Realm<'a> {
     pub(crate) service: Option<&'a str>,
     /// Whether the registry itself speaks no TLS.
     pub(crate) is_plain: bool,
+    /// Whether it is the registry itself, of which any certificate is taken.
+    pub(crate) is_blind: bool,
 }
 
 /// A token that allows `scopes`, as far as the service grants them. It is the only one besides the registry that gets to
@@ -39,7 +41,7 @@ pub(crate) fn fetch(
     }
     let mut parameters: Vec<(&str, &str)> = Vec::new();
     parameters.extend(realm.service.map(|service| ("service", service)));
-    let agent = client.agent(host, scheme, false)?;
+    let agent = client.agent(host, scheme, realm.is_blind)?;
     let invalid = |_| malformed("it cannot be asked for");
     let asked = match credential.map(|credential| (&credential.secret, credential)) {
         Some((Secret::IdentityToken(token), _)) => {
