@@ -32,6 +32,16 @@ pub struct InvalidReference {
 
 const DEFAULT_REGISTRY: &str = "docker.io";
 
+impl Reference {
+    /// The whole name, with the registry: `docker.io/library/debian:latest`.
+    pub fn canonical(&self) -> String {
+        let Self { registry, repository, tag, digest } = self;
+        let tag = tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+        let digest = digest.map(|digest| format!("@{digest}")).unwrap_or_default();
+        format!("{registry}/{repository}{tag}{digest}")
+    }
+}
+
 impl FromStr for Reference {
     type Err = InvalidReference;
 
@@ -60,6 +70,11 @@ impl FromStr for Reference {
             _ => (DEFAULT_REGISTRY, name),
         };
         let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
+        if !is_host(registry) {
+            return Err(invalid(
+                "what stands before the first `/` must be a host's name, perhaps with a port",
+            ));
+        }
         if path.chars().any(|c| c.is_ascii_uppercase()) {
             return Err(invalid("a repository name must be lower case"));
         }
@@ -99,6 +114,28 @@ impl fmt::Display for Reference {
     }
 }
 
+/// A name or address with an optional port (distribution's reference grammar, `domain`).
+fn is_host(host: &str) -> bool {
+    let is_digits = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if is_digits(port) => (name, Some(port)),
+        _ => (host, None),
+    };
+    let is_address = |name: &str| {
+        let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        address.is_some_and(|address| {
+            !address.is_empty() && address.chars().all(|c| c.is_ascii_hexdigit() || c == ':')
+        })
+    };
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    is_address(name) && (port.is_some() || host.ends_with(']')) || name.split('.').all(is_part)
+}
+
 fn is_tag(tag: &str) -> bool {
     tag.len() <= 128
         && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
@@ -128,6 +165,7 @@ mod tests {
             assert_eq!(reference.repository, repository, "{text}");
             assert_eq!(reference.tag.as_deref(), tag, "{text}");
             assert_eq!(reference.to_string(), shown, "{text}");
+            assert_eq!(reference.canonical().parse(), Ok(reference), "{text}");
         };
         check("debian", "docker.io", "library/debian", Some("latest"), "debian:latest");
         check("docker.io/debian:12", "docker.io", "library/debian", Some("12"), "debian:12");
@@ -140,13 +178,33 @@ mod tests {
             Some("latest"),
             "localhost:5000/a/b_c:latest",
         );
+        check("[::1]:5000/a", "[::1]:5000", "a", Some("latest"), "[::1]:5000/a:latest");
         let digest = Digest::of(b"");
         check(&format!("r.org/x@{digest}"), "r.org", "x", None, &format!("r.org/x@{digest}"));
     }
 
     #[test]
     fn what_is_no_reference_is_refused() {
-        for text in ["", "A", "a:", "a:-x", "a//b", "-a", "a b", "a@sha256:00", "a___b", "r.org/"] {
+        for text in [
+            "../x",
+            "./x",
+            "a..b/x",
+            "-a.b/x",
+            "a.b:x/y",
+            ":5000/x",
+            "[/]:1/x",
+            "a\n.b/x",
+            "",
+            "A",
+            "a:",
+            "a:-x",
+            "a//b",
+            "-a",
+            "a b",
+            "a@sha256:00",
+            "a___b",
+            "r.org/",
+        ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
     }
