@@ -6,7 +6,7 @@
 //! but the time, and memory does not depend on the layer's size.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -19,6 +19,8 @@ const PIECE_BYTES: usize = 4 << 20;
 /// Levels of compression. Part of the format.
 const ZSTD_LEVEL: i32 = 3;
 const GZIP_LEVEL: u32 = 6;
+/// Bytes that are read at once of what is decompressed.
+const READ_BYTES: usize = 256 << 10;
 /// More threads than this wait for the disk, and take memory.
 const THREADS_MAX: usize = 8;
 /// Most memory that the other side may ask for while its layers are decompressed: a power of two.
@@ -75,15 +77,52 @@ impl Store {
 
     /// Unpacks a compressed layer; see [`Store::import_layer`].
     pub fn import_compressed_layer(&self, compression: Compression, from: impl BufRead) -> Result<DiffId> {
-        let cannot = |source| Error::Stream { action: "read", source };
-        match compression {
-            Compression::Gzip => self.import_layer(flate2::bufread::MultiGzDecoder::new(from)),
-            Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(from).map_err(cannot)?;
-                decoder.window_log_max(WINDOW_LOG_MAX).map_err(cannot)?;
-                self.import_layer(decoder)
-            }
+        self.import_layer(decoder(compression, from)?)
+    }
+}
+
+fn decoder<'a>(compression: Compression, from: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
+    let cannot = |source| Error::Stream { action: "read", source };
+    Ok(match compression {
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(from)),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(from).map_err(cannot)?;
+            decoder.window_log_max(WINDOW_LOG_MAX).map_err(cannot)?;
+            Box::new(decoder)
         }
+    })
+}
+
+/// The first bytes of what each program compresses.
+const GZIP_START: &[u8] = &[0x1f, 0x8b];
+const ZSTD_START: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+const XZ_START: &[u8] = b"\xfd7zXZ\0";
+const BZIP2_START: &[u8] = b"BZh";
+
+/// Whether something that starts so is compressed.
+pub(crate) fn looks_compressed(start: &[u8]) -> bool {
+    [GZIP_START, ZSTD_START, XZ_START, BZIP2_START].iter().any(|magic| start.starts_with(magic))
+}
+
+/// Decompresses what is compressed, as its first bytes say; anything else stays as it is.
+pub(crate) fn decompressed<'a>(mut from: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    let mut start = Vec::with_capacity(XZ_START.len());
+    (&mut from)
+        .take(XZ_START.len() as u64)
+        .read_to_end(&mut start)
+        .map_err(|source| Error::Stream { action: "read", source })?;
+    let is = |magic: &[u8]| start.starts_with(magic);
+    let compression = match () {
+        () if is(GZIP_START) => Some(Compression::Gzip),
+        () if is(ZSTD_START) => Some(Compression::Zstd),
+        () if is(XZ_START) => return Err(Error::UnknownCompression { program: "xz" }),
+        () if is(BZIP2_START) => return Err(Error::UnknownCompression { program: "bzip2" }),
+        () => None,
+    };
+    let whole = io::Cursor::new(start).chain(from);
+    match compression {
+        Some(compression) => decoder(compression, BufReader::with_capacity(READ_BYTES, whole)),
+        None => Ok(Box::new(whole)),
     }
 }
 
@@ -189,8 +228,6 @@ impl Write for Pieces<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
     use super::*;
 
     /// Bytes as files have them: words of a small vocabulary, numbers, and a part that is noise.

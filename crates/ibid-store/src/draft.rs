@@ -8,7 +8,7 @@ use ibid_core::digest::{DiffId, Hasher};
 use rustix::fs::Mode;
 
 use crate::gc;
-use crate::layers::open_tree;
+use crate::layers::{open_tree, write_manifest};
 use crate::pack::pack;
 use crate::scan::scan;
 use crate::staging::{self, StagedFolder};
@@ -94,7 +94,8 @@ impl LayerDraft {
             Ok(())
         })?;
         let diff_id = DiffId(hasher.finish());
-        self.store.publish_layer(self.folder, &manifest, diff_id)?;
+        write_manifest(&self.folder, &manifest)?;
+        self.store.publish_layer(self.folder, diff_id)?;
         Ok(Some(diff_id))
     }
 }

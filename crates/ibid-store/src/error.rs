@@ -96,6 +96,31 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A file that could hold images, and holds none.
+    #[error("the archive holds no image")]
+    NoImage,
+    /// A file with images in which something is not as it must be.
+    #[error("`{name}` {reason}")]
+    InvalidImage {
+        /// What of it.
+        name: String,
+        /// What is wrong with that.
+        reason: String,
+    },
+    /// A layer in a file with images cannot be unpacked.
+    #[error("`{name}` cannot be unpacked")]
+    InvalidLayer {
+        /// What it is called there.
+        name: String,
+        /// Why not.
+        source: Box<Error>,
+    },
+    /// Something is compressed in a way that is not read.
+    #[error("it is compressed with {program}, which is not read")]
+    UnknownCompression {
+        /// The program that decompresses it.
+        program: &'static str,
+    },
     /// An entry of an archive that must not be unpacked.
     #[error("the archive's entry `{}` is refused: {reason}", path.display())]
     RefusedEntry {

@@ -31,7 +31,6 @@
 //! - Trees carry owners as the container sees them: this crate is used inside the user namespace of the
 //!   sandbox (or as root) and may change owners, make whiteouts and set `security.capability`.
 
-mod archive;
 mod attributes;
 mod blobs;
 mod cache;
@@ -41,8 +40,10 @@ mod draft;
 mod error;
 mod gc;
 mod header;
+mod image_archive;
 mod import;
 mod layers;
+mod load;
 mod lowers;
 mod manifest;
 mod manifest_format;
@@ -55,6 +56,7 @@ mod path;
 mod remove;
 mod resolve;
 mod rewrite;
+mod save;
 mod scan;
 mod split;
 mod staging;
@@ -68,11 +70,13 @@ pub use downloads::DownloadDraft;
 pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};
-pub use import::ImportedArchive;
+pub use import::{ImportedArchive, UnpackedLayer};
+pub use load::LoadedImage;
 pub use manifest::{Entry, Kind, Manifest};
 pub use merged::{Found, MergedView, Place};
 pub use mounts::{CacheMount, CacheMounts};
 pub use oci_folder::OciFolder;
+pub use save::{ArchiveFormat, NamedImage};
 pub use store::Store;
 
 /// The result of a store's function.

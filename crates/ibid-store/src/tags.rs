@@ -26,6 +26,17 @@ impl Store {
         file.publish(&path)
     }
 
+    /// Takes a tag away. False when there was none. The image and its layers stay until nothing needs them and they are
+    /// collected.
+    pub fn remove_tag(&self, reference: &Reference) -> Result<bool> {
+        let path = self.tag_path(reference)?;
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(Error::io("remove", &path)(error)),
+        }
+    }
+
     /// The image that `reference` means here.
     pub fn tag(&self, reference: &Reference) -> Result<Option<Digest>> {
         read_tag(&self.tag_path(reference)?)

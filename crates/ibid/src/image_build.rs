@@ -126,13 +126,14 @@ pub fn find_image(store: &Store, text: &str) -> Result<Digest, Failure> {
         }
     }
     let failure = Failure::new(format!("there is no image `{text}` in the store"));
-    let nearest = tags
-        .iter()
-        .map(|(reference, _)| reference.to_string())
-        .min_by_key(|known| strsim::osa_distance(known, text))
-        .filter(|known| strsim::osa_distance(known, text) <= 3);
-    Err(match nearest {
-        Some(known) => failure.hint(format!("did you mean `{known}`?")),
+    // The tag need not be given when it is `latest`.
+    let names = tags.iter().flat_map(|(reference, _)| {
+        let name = reference.to_string();
+        [name.strip_suffix(":latest").map(str::to_owned), Some(name)].into_iter().flatten()
+    });
+    let nearest = names.map(|known| (strsim::osa_distance(&known, text), known)).min();
+    Err(match nearest.filter(|(distance, _)| *distance <= 3) {
+        Some((_, known)) => failure.hint(format!("did you mean `{known}`?")),
         None => failure.hint("`ibid images` lists what is there, `ibid build` makes the project's"),
     })
 }

@@ -45,7 +45,11 @@ fn main() -> ExitCode {
         Command::Gc(gc) => commands::gc::main(&ui, gc),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
+        Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),
+        Command::Tag(tag) => commands::tag::main(&ui, tag),
+        Command::Rmi(rmi) => commands::rmi::main(&ui, rmi),
         Command::Save(save) => commands::save::main(&ui, save),
+        Command::Load(load) => commands::load::main(&ui, load),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
     });
     ExitCode::from(code.unwrap_or_else(|failure: Failure| failure.show(&ui)))
