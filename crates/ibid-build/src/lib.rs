@@ -9,6 +9,7 @@ pub mod context;
 pub mod copy;
 mod credentials;
 mod explain;
+pub mod image_diff;
 mod inputs;
 mod key;
 pub mod mounts;

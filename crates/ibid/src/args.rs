@@ -44,6 +44,8 @@ pub enum Command {
     Images(Images),
     /// Say what is known of an image: configuration, layers, history, and which code it holds
     Inspect(Inspect),
+    /// Say what differs between two images: files and configuration; the exit code is 1 when something does
+    Diff(Diff),
     /// Give an image another name
     Tag(Tag),
     /// Take names from images; layers that no name needs are removed by `ibid gc`
@@ -226,6 +228,21 @@ pub struct Images {
 pub struct Inspect {
     /// Image: a tag, a digest, or the first digits of one
     pub image: String,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// Image: a tag, a digest, or the first digits of one
+    #[arg(value_name = "IMAGE")]
+    pub first: String,
+
+    /// The image to compare it with
+    #[arg(value_name = "IMAGE")]
+    pub second: String,
 
     /// Print JSON
     #[arg(long)]

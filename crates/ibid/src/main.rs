@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),
+        Command::Diff(diff) => commands::diff_images::main(&ui, diff),
         Command::Tag(tag) => commands::tag::main(&ui, tag),
         Command::Rmi(rmi) => commands::rmi::main(&ui, rmi),
         Command::Save(save) => commands::save::main(&ui, save),

@@ -363,3 +363,41 @@ fn skopeo_and_ibid_read_what_the_other_writes() {
     skopeo("oci:folder:latest", "oci-archive:a.tar");
     assert_eq!(load(&path), format!("{digest}\n"));
 }
+
+#[test]
+fn what_differs_between_two_images_is_listed() {
+    if !can_build() {
+        return;
+    }
+    let (project, first) = built();
+    project.file(
+        "Dockerfile",
+        "FROM debian:bookworm-slim\nLABEL of=another\nRUN echo @UNIQUE@ > /one && mkdir /d && chmod 700 /mnt && rm -r /etc/apt\n\
+         WORKDIR /code\nCOPY train.py .\nENV A=b\nENTRYPOINT [\"cat\", \"/one\"]\n",
+    );
+    project.file("train.py", "print(2)\n");
+    let second = project.check(&["build"], 0).trim().to_owned();
+    let listed = project.check(&["diff", &first, &second], 1);
+    let place = project.place.path().display();
+    for line in [
+        "+ /d  layer 2",
+        "- /two  layer 2",
+        "~ /mnt  mode 755, then 700  layer 1, then layer 2",
+        "~ /code/train.py  content: line 1: `print(1)`, then `print(2)`  layer 4, then layer 4",
+        "+ config Env A: nothing, then b",
+        &format!("~ config Label of: {place}, then another"),
+        &format!("~ /one  content: line 1: `{place}`, then `@UNIQUE@`  layer 2, then layer 2"),
+    ] {
+        assert!(listed.lines().any(|found| found == line), "{line} in\n{listed}");
+    }
+    assert!(listed.contains("- /etc/apt/trusted.gpg.d  layer 1\n"), "{listed}");
+    assert!(!listed.contains("/bin/sh"), "{listed}");
+    let document = project.check(&["diff", "--json", &first, &second], 1);
+    let files = json(&document, "/diff/files");
+    let added =
+        files.as_array().expect("a list").iter().find(|file| file["path"] == "/d").expect("the folder");
+    assert_eq!((&added["change"], &added["first"]), (&"added".into(), &Value::Null));
+    let layers = json(&project.check(&["inspect", "--json", &second], 0), "/image/layers");
+    assert_eq!(added["second"]["layer"], layers[1]["digest"]);
+    assert_eq!(project.check(&["diff", &first, &first], 0), "");
+}

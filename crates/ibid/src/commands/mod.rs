@@ -3,6 +3,7 @@
 pub mod build;
 pub mod context;
 pub mod dev;
+pub mod diff_images;
 pub mod doctor;
 pub mod gc;
 pub mod images;
