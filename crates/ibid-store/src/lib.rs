@@ -17,6 +17,7 @@
 //! ├── mounts/<hex>/<n>/              cache mounts of build steps: see `mounts`
 //! ├── debs/                          packages by hash; ibid-debian's
 //! ├── downloads/<hex>                what `ADD` fetched, by the digest of its content
+//! ├── quarantine/<hex>-<random>       what was found to be damaged: see `verify`
 //! ├── skeleton/                      empty mount points, always the lowest folder of an overlay
 //! └── tmp/<random>                   drafts, scratch, files being written; a live one is flocked
 //! ```
@@ -64,6 +65,7 @@ mod store;
 mod tags;
 mod tar_stream;
 mod unpack;
+mod verify;
 
 pub use compress::Compression;
 pub use downloads::DownloadDraft;
@@ -78,6 +80,7 @@ pub use mounts::{CacheMount, CacheMounts};
 pub use oci_folder::OciFolder;
 pub use save::{ArchiveFormat, NamedImage};
 pub use store::Store;
+pub use verify::{Damaged, Verified};
 
 /// The result of a store's function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -56,6 +56,8 @@ pub enum Command {
     Load(Load),
     /// Remove layers, packages and cached values that no tag and no run needs
     Gc(Gc),
+    /// Look after the store
+    Store(Store),
     /// Say what this machine can do, and the command that mends what it cannot
     Doctor(Doctor),
 }
@@ -328,6 +330,25 @@ pub struct Gc {
     #[arg(long)]
     pub dry_run: bool,
 
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Store {
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read all that the store holds and move what is damaged out of the way; the exit code is 1 when something is
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
     /// Print JSON
     #[arg(long)]
     pub json: bool,

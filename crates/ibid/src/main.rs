@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Command::Rmi(rmi) => commands::rmi::main(&ui, rmi),
         Command::Save(save) => commands::save::main(&ui, save),
         Command::Load(load) => commands::load::main(&ui, load),
+        Command::Store(store) => commands::store::main(&ui, store),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
     });
     ExitCode::from(code.unwrap_or_else(|failure: Failure| failure.show(&ui)))

@@ -12,4 +12,5 @@ pub mod load;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod store;
 pub mod tag;
