@@ -50,11 +50,11 @@ pub(crate) fn packed_size(manifest: &Manifest) -> u64 {
             Kind::File { size } => size.next_multiple_of(header::BLOCK_BYTES as u64),
             _ => 0,
         };
-        bytes += headers.len() as u64 + content;
+        bytes = bytes.saturating_add(headers.len() as u64 + content);
     }
     headers.clear();
     header::append_end(&mut headers);
-    bytes + headers.len() as u64
+    bytes.saturating_add(headers.len() as u64)
 }
 
 fn append_content(

@@ -192,7 +192,10 @@ fn difference(manifest: &Manifest, entry: &Entry, status: &Stat) -> Option<&'sta
     if (status.st_uid, status.st_gid) != (entry.uid, entry.gid) {
         return Some("it has another owner");
     }
-    (status.st_mtime != entry.mtime).then_some("it has another time")
+    // What lies outside is cut by file systems, each in its own way.
+    let every_file_system = 0..=i64::from(i32::MAX);
+    (every_file_system.contains(&entry.mtime) && status.st_mtime != entry.mtime)
+        .then_some("it has another time")
 }
 
 fn verify_file(path: &Path, expected: &Digest) -> Result<()> {
