@@ -23,8 +23,9 @@
 //! ```
 //!
 //! Invariants:
-//! - Whatever is visible outside `tmp/` is complete. It is made in `tmp/` and renamed, and only tags and
-//!   cache values are ever replaced.
+//! - Whatever is visible outside `tmp/` is complete, after a power cut too. It is made in `tmp/`, is on the disk before it
+//!   is renamed, and only tags, notes and cache values are ever replaced. Cache values are not waited for: an empty one
+//!   is none.
 //! - Cache mounts are written by the steps that hold them; nothing else of a build reads them.
 //! - Blobs and layers never change. The same name always means the same bytes.
 //! - A thing in `tmp/` is flocked by its maker as long as the maker lives, so whoever gets the lock may remove it.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ibid_core::digest::Digest;
 use ibid_core::reference::Reference;
 
-use crate::staging::StagedFile;
+use crate::staging::{StagedFile, sync_names};
 use crate::{Error, Result, Store};
 
 impl Store {
@@ -20,6 +20,10 @@ impl Store {
         let path = self.tag_path(reference)?;
         let folder = path.parent().expect("a tag is below the root");
         fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))?;
+        // A tag that outlives a power cut names an image that does.
+        for folder in ["layers", "blobs/sha256"] {
+            sync_names(&self.root().join(folder))?;
+        }
         let mut file = StagedFile::new(&self.tmp())?;
         file.write(format!("{digest}\n").as_bytes())?;
         file.sync()?;
