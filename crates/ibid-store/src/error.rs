@@ -38,6 +38,14 @@ pub enum Error {
         /// The newest format known here.
         known: u32,
     },
+    /// A store of others cannot be used.
+    #[error("the additional store `{}` cannot be used", path.display())]
+    Additional {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: Box<Error>,
+    },
     /// A file of the store does not hold what its name promises.
     #[error("`{}` is damaged: {reason}", path.display())]
     Damaged {

@@ -147,7 +147,7 @@ impl Store {
     /// Images and layers that tags and runs need.
     fn needed(&self) -> Result<Needed> {
         let mut needed = Needed::default();
-        for (_, image) in self.tags()? {
+        for (_, image) in self.own_tags()? {
             match self.image(&image) {
                 Ok(config) => needed.layers.extend(config.rootfs.diff_ids),
                 // A tag whose image is gone or damaged needs nothing that could be found.

@@ -74,8 +74,8 @@ impl Store {
     /// Gives the layer of a draft its name, unless there is one of that name. What is in it is on the disk before.
     pub(crate) fn publish_layer(&self, draft: StagedFolder, diff_id: DiffId) -> Result<()> {
         let layer = draft.path().join("layer");
-        let target = self.layer_folder(&diff_id);
-        if target.exists() {
+        let target = self.own_layer_folder(&diff_id);
+        if target.exists() || self.has_layer(&diff_id) {
             return draft.remove();
         }
         draft.sync()?;
@@ -96,7 +96,8 @@ impl Store {
 /// Writes the manifest beside the tree of a draft.
 pub(crate) fn write_manifest(draft: &StagedFolder, manifest: &Manifest) -> Result<()> {
     let path = draft.path().join("layer/manifest");
-    fs::write(&path, manifest_format::encode(manifest)).map_err(Error::io("write", &path))
+    fs::write(&path, manifest_format::encode(manifest)).map_err(Error::io("write", &path))?;
+    rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("set the mode of", &path))
 }
 
 /// Opens a tree's root.

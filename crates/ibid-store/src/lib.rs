@@ -1,7 +1,7 @@
 //! Content-addressed images and layers on disk.
 //!
 //! ```text
-//! <root>/                            mode 0700
+//! <root>/                            mode 0700: it guards what is in it, which but for mounts and tmp anybody may read
 //! ├── format                         "1\n"; a store with a higher number is refused
 //! ├── lock                           flock: shared by users, exclusive for deleting published things
 //! ├── blobs/sha256/<hex>             immutable bytes named by their digest: image configurations

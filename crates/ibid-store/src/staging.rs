@@ -106,8 +106,10 @@ impl StagedFile {
         self.file.sync_all().map_err(Error::io("sync", &self.path))
     }
 
-    /// Gives the file its name, in place of what had it before.
+    /// Gives the file its name, in place of what had it before. Who may enter the store may read it.
     pub(crate) fn publish(mut self, target: &Path) -> Result<()> {
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o644))
+            .map_err(Error::io("set the mode of", &self.path))?;
         rustix::fs::rename(&self.path, target).map_err(Error::io("rename a file to", target))?;
         self.published = true;
         Ok(())

@@ -4,6 +4,7 @@
 //! reference by digest. The mark in front keeps the tag `b` of the repository `a` apart from the repository `a/b`: no
 //! component of a repository starts with one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ impl Store {
         file.publish(&path)
     }
 
-    /// Takes a tag away. False when there was none. The image and its layers stay until nothing needs them and they are
+    /// Takes a tag away. False when there was none in this very store. The image and its layers stay until nothing needs them and they are
     /// collected.
     pub fn remove_tag(&self, reference: &Reference) -> Result<bool> {
         let path = self.tag_path(reference)?;
@@ -43,11 +44,27 @@ impl Store {
 
     /// The image that `reference` means here.
     pub fn tag(&self, reference: &Reference) -> Result<Option<Digest>> {
-        read_tag(&self.tag_path(reference)?)
+        for store in std::iter::once(self).chain(self.additional()) {
+            if let Some(digest) = read_tag(&store.tag_path(reference)?)? {
+                return Ok(Some(digest));
+            }
+        }
+        Ok(None)
     }
 
     /// All tags, sorted.
     pub fn tags(&self) -> Result<Vec<(Reference, Digest)>> {
+        let mut found: BTreeMap<Reference, Digest> = BTreeMap::new();
+        for store in std::iter::once(self).chain(self.additional()) {
+            for (reference, digest) in store.own_tags()? {
+                found.entry(reference).or_insert(digest);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The tags of this very store.
+    pub(crate) fn own_tags(&self) -> Result<Vec<(Reference, Digest)>> {
         let root = self.root().join("tags");
         let mut found = Vec::new();
         let mut folders = vec![root.clone()];

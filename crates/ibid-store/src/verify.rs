@@ -101,6 +101,10 @@ impl Store {
     }
 
     fn verify_layer(&self, diff_id: &DiffId) -> Result<()> {
+        // Of this very store, though another may have the layer too.
+        if !self.own_layer_folder(diff_id).join("manifest").exists() {
+            return Err(Error::NoLayer { diff_id: *diff_id });
+        }
         let manifest = self.layer_manifest(diff_id)?;
         self.write_layer_tar(diff_id, &mut io::sink())?;
         let tree = self.layer_tree(diff_id);

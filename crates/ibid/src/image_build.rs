@@ -39,6 +39,7 @@ use crate::lock::Lock;
 use crate::lock_mode::{LockMode, check_update, lacking, refuse_unlocked, update_command};
 use crate::project::Project;
 use crate::report::Failure;
+use crate::settings::additional_stores;
 use crate::ui::{self, Ui};
 use crate::unwanted_files::UnwantedFiles;
 
@@ -92,8 +93,15 @@ pub fn store_root() -> Result<PathBuf, Failure> {
 /// The user's store.
 pub fn open_store() -> Result<Store, Failure> {
     let root = store_root()?;
-    Store::open(&root)
-        .map_err(|error| Failure::of(&error).while_doing(format!("cannot open the store {}", root.display())))
+    Store::open_with(&root, &additional_stores()?).map_err(|error| {
+        let failure = Failure::of(&error).while_doing(format!("cannot open the store {}", root.display()));
+        match error {
+            ibid_store::Error::Additional { .. } => {
+                failure.hint("docs/images.md says how a store is shared, and where such stores are named")
+            }
+            _ => failure,
+        }
+    })
 }
 
 /// The image that a person means: a tag, a digest, or the first digits of one.
@@ -624,6 +632,7 @@ impl<'a> Preparation<'a> {
                 Failure::new("the build was interrupted").code(status.shell_code())
             }
             StepError::Command { output, .. } => failure.output(output),
+            StepError::Sandbox(error) if error.mend().is_some() => failure.hint(error.mend().unwrap_or_default()),
             StepError::TooManyLayers => {
                 failure.hint("join steps: name several sources in one COPY, and join commands in one RUN with `&&` or a heredoc")
             }

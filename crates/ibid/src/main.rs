@@ -15,6 +15,7 @@ mod lock_mode;
 mod near_option;
 mod project;
 mod report;
+mod settings;
 mod ui;
 mod unwanted_files;
 

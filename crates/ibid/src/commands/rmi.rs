@@ -16,9 +16,13 @@ pub fn main(ui: &Ui, rmi: &Rmi) -> Result<u8, Failure> {
     let mut is_last = false;
     for name in &names {
         let image = store.tag(name)?;
-        if store.remove_tag(name)? {
-            ui::print(&name.to_string());
+        if !store.remove_tag(name)? {
+            return Err(Failure::new(format!(
+                "`{name}` is a name in an additional store, which is not changed"
+            ))
+            .hint("whoever owns that store can take it away"));
         }
+        ui::print(&name.to_string());
         is_last |= !store.tags()?.iter().any(|(_, other)| Some(*other) == image);
     }
     if is_last {
