@@ -8,7 +8,7 @@ row. Every contestant does the same work on the same base, which ibid makes from
 installed or does not work here is a line that says why. Everything is made under one temporary folder, apart from images
 named ibid-bench-* in the Docker engine, and is removed at the end.
 
-Peers, all Debian packages: docker.io (with dockerd running), runc, bubblewrap, buildah, mmdebstrap.
+Peers, all Debian packages: docker.io (with dockerd running), runc, bubblewrap, buildah, podman, mmdebstrap.
 """
 
 import argparse
@@ -443,13 +443,7 @@ class Bench:
         """A step that makes 500 MB in 30,000 files, beside `cp -a` of them: what is over `cp` is the layer's commit."""
         tree = self.folder / "tree"
         say("commit: making the tree")
-        content = os.urandom(1 << 20)
-        size = TREE_BYTES // TREE_FILES
-        for number in range(TREE_FILES):
-            path = tree / f"folder-{number % 300}" / f"file-{number}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            start = number * 7919 % (len(content) - size)
-            path.write_bytes(content[start : start + size])
+        self.tree(tree)
         project = self.project("commit", "COPY tree /tree\n")
         tree.rename(project / "tree")
         tree = project / "tree"
@@ -468,7 +462,7 @@ class Bench:
         contest("commit", [mine, peer], self.turns(5), warm_ups=1)
         # The step copies as well: within 1.5 times of `cp` for the commit is within 2.5 times for both.
         self.report.add("`RUN` that makes 500 MB in 30,000 files", mine, [peer], {"cp -a": 2.5})
-        self.peak("memory while building that", project, self.env, 150, ["--no-cache"])
+        self.peak("memory while building that", ["-C", project, "build", "--no-cache"], self.env, 150)
 
     def build(self):
         """The same with nothing cached: each turn has steps and files of its own."""
@@ -547,16 +541,87 @@ class Bench:
         contest("base", [mine, *peers], self.turns(5), warm_ups=0)
         self.report.add("base with Python and NumPy, packages downloaded", mine, peers, {"mmdebstrap": 1 / 3})
 
+    def archives(self):
+        """An image of 500 MB in 30,000 files to a Docker archive and from it, ready to run, and the memory that takes."""
+        project = self.project("archives", "COPY tree /tree\n")
+        self.tree(project / "tree")
+        image, archive = "ibid-bench-archives", self.folder / "archives.tar"
+        run(self.ibid, "-C", project, "build", env=self.env)
+        run(self.ibid, "save", image, "-o", archive, env=self.env)
+        elsewhere = {"XDG_DATA_HOME": str(self.folder / "elsewhere")}
+
+        def docker():
+            client = self.docker()
+            run(client, "load", "--input", archive)
+            self.images.append(f"{image}:latest")
+            return client
+
+        def podman():
+            command = [program("podman"), "--root", self.folder / "podman", "--runroot", self.folder / "podman-run"]
+            command += ["--cgroup-manager=cgroupfs"]
+            run(*command, "load", "--input", archive)
+            return command
+
+        # A turn each for a file of its own, so that none has another's pages to overwrite.
+        def saving(command, flag):
+            return lambda number: [*command, "save", image, flag, self.folder / f"saved-{Path(command[0]).name}-{number}.tar"]
+
+        def docker_load(client):
+            def turn(number):
+                run(client, "image", "rm", "--force", image)
+                return [client, "load", "--input", archive]
+
+            return turn
+
+        def podman_load(command):
+            def turn(number):
+                run(*command, "image", "rm", "--all", "--force")
+                return [*command, "load", "--input", archive]
+
+            return turn
+
+        def ibid_load(number):
+            # In its own store each time, which an earlier turn has not filled.
+            return ["env", f"XDG_DATA_HOME={elsewhere['XDG_DATA_HOME']}-{number}", self.ibid, "load", "-i", archive]
+
+        mine = self.available("ibid save", lambda: saving([self.ibid], "-o"), self.env)
+        peers = [
+            self.available("docker save", lambda: saving([docker()], "-o")),
+            self.available("podman save", lambda: saving(podman(), "-o")),
+        ]
+        contest("save", [mine, *peers], self.turns(5), warm_ups=1)
+        self.report.add("save 500 MB in 30,000 files to a Docker archive", mine, peers, {"docker save": 1 / 2})
+        mine = self.available("ibid load", lambda: ibid_load)
+        peers = [
+            self.available("docker load", lambda: docker_load(docker())),
+            self.available("podman load", lambda: podman_load(podman())),
+        ]
+        contest("load", [mine, *peers], self.turns(5), warm_ups=1)
+        self.report.add("load it, ready to run", mine, peers, {"docker load": 1 / 2})
+        self.peak("memory while saving it", ["save", image, "-o", self.folder / "memory.tar"], self.env, 100)
+        self.peak("memory while loading it", ["load", "-i", archive], elsewhere, 100)
+
+    def tree(self, tree):
+        """A folder with 500 MB in 30,000 files that cannot be compressed."""
+        content = os.urandom(1 << 20)
+        size = TREE_BYTES // TREE_FILES
+        for number in range(TREE_FILES):
+            path = tree / f"folder-{number % 300}" / f"file-{number}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            start = number * 7919 % (len(content) - size)
+            path.write_bytes(content[start : start + size])
+
     def memory(self):
         """Memory of all processes of ibid while it builds the sample from nothing."""
         sample = self.folder / "sample"
         shutil.copytree(ROOT / "examples" / "mnist", sample, ignore=shutil.ignore_patterns("output", "data", "ibid.lock"))
         env = {"XDG_DATA_HOME": str(self.folder / "memory-store")}
-        self.peak("memory while building the sample", sample, env, 100)
+        self.peak("memory while building the sample", ["-C", sample, "build"], env, 100)
 
-    def peak(self, title, project, env, goal_mib, flags=()):
-        """Adds the line of most memory that all processes of ibid have at a time while a project is built."""
+    def peak(self, title, command, env, goal_mib):
+        """Adds the line of most memory that all processes of ibid have at a time during a command."""
         say(title)
+        contestant = f"ibid {next(word for word in command if word in ('build', 'load', 'save'))}"
         binary = os.stat(self.ibid)
         peak, ended = 0, threading.Event()
 
@@ -575,17 +640,17 @@ class Bench:
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            run(self.ibid, "-C", project, "build", *flags, env=env)
+            run(self.ibid, *command, env=env)
         except Unavailable as error:
-            self.report.line(title, "ibid build", f"not available: {error}", f"{goal_mib} MiB", False)
+            self.report.line(title, contestant, f"not available: {error}", f"{goal_mib} MiB", False)
             return
         finally:
             ended.set()
             watcher.join()
         if peak == 0:
-            self.report.line(title, "ibid build", "not available: it was not seen", "", False)
+            self.report.line(title, contestant, "not available: it was not seen", "", False)
             return
-        self.report.line(title, "ibid build", f"{peak / 1024:.0f} MiB", f"{goal_mib} MiB", peak <= goal_mib * 1024)
+        self.report.line(title, contestant, f"{peak / 1024:.0f} MiB", f"{goal_mib} MiB", peak <= goal_mib * 1024)
 
     ROWS = (
         "start",
@@ -598,6 +663,7 @@ class Bench:
         "stages",
         "commit",
         "base",
+        "archives",
         "memory",
     )
 

@@ -9,6 +9,7 @@ pub mod copy;
 mod credentials;
 mod explain;
 pub mod exported_cache;
+pub mod image_diff;
 mod inputs;
 mod key;
 pub mod mounts;

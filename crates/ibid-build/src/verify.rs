@@ -1,14 +1,15 @@
 //! What differs between two builds of the same plan, and what would cure it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use ibid_core::digest::DiffId;
 use ibid_store::{Entry, Kind, Store};
 
-/// Largest files whose content is looked at, bytes; larger ones are only said to differ.
+/// Largest files that are read whole, bytes: of larger ones only where they begin to differ is said.
 const LOOKED_AT_BYTES_MAX: u64 = 64 << 20;
 /// Characters of a differing line that are shown.
 const LINE_CHARACTERS_MAX: usize = 60;
@@ -97,7 +98,8 @@ pub fn differences(
     Ok(found)
 }
 
-fn compare(old: &Entry, new: &Entry, old_tree: &Path, new_tree: &Path) -> Vec<DifferenceKind> {
+/// What differs between two entries, whose files are in these trees.
+pub(crate) fn compare(old: &Entry, new: &Entry, old_tree: &Path, new_tree: &Path) -> Vec<DifferenceKind> {
     if std::mem::discriminant(&old.kind) != std::mem::discriminant(&new.kind) {
         return vec![DifferenceKind::Type];
     }
@@ -106,14 +108,11 @@ fn compare(old: &Entry, new: &Entry, old_tree: &Path, new_tree: &Path) -> Vec<Di
     match (&old.kind, &new.kind) {
         (Kind::File { size: old_size }, Kind::File { size: new_size }) => {
             let path = std::ffi::OsStr::from_bytes(&old.path);
-            if old_size.max(new_size) > &LOOKED_AT_BYTES_MAX {
-                if old_size != new_size {
-                    kinds.push(DifferenceKind::Content(format!("{old_size} bytes, then {new_size}")));
-                }
-            } else if let (Ok(a), Ok(b)) = (read(&old_tree.join(path)), read(&new_tree.join(path)))
-                && a != b
-            {
-                kinds.push(DifferenceKind::Content(how(&a, &b)));
+            let (a, b) = (old_tree.join(path), new_tree.join(path));
+            match content_difference(&a, &b, (*old_size, *new_size)) {
+                Ok(None) => {}
+                Ok(Some(how)) => kinds.push(DifferenceKind::Content(how)),
+                Err(error) => kinds.push(DifferenceKind::Content(format!("cannot be compared: {error}"))),
             }
         }
         (Kind::Symlink { target: a }, Kind::Symlink { target: b })
@@ -140,10 +139,31 @@ fn compare(old: &Entry, new: &Entry, old_tree: &Path, new_tree: &Path) -> Vec<Di
     kinds
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(LOOKED_AT_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// How the contents of two files differ; none when they do not.
+fn content_difference(a: &Path, b: &Path, sizes: (u64, u64)) -> std::io::Result<Option<String>> {
+    if sizes.0.max(sizes.1) <= LOOKED_AT_BYTES_MAX {
+        let (a, b) = (std::fs::read(a)?, std::fs::read(b)?);
+        return Ok((a != b).then(|| how(&a, &b)));
+    }
+    if sizes.0 != sizes.1 {
+        return Ok(Some(format!("{} bytes, then {}", sizes.0, sizes.1)));
+    }
+    let open = |path: &Path| Ok::<_, std::io::Error>(BufReader::with_capacity(1 << 20, File::open(path)?));
+    let (mut a, mut b) = (open(a)?, open(b)?);
+    let mut offset = 0;
+    loop {
+        let (left, right) = (a.fill_buf()?, b.fill_buf()?);
+        let count = left.len().min(right.len());
+        if count == 0 {
+            return Ok((left.len() != right.len()).then(|| format!("one ends at {offset}")));
+        }
+        if let Some(place) = left[..count].iter().zip(&right[..count]).position(|(a, b)| a != b) {
+            return Ok(Some(format!("{} bytes, the first that differs is at {}", sizes.0, offset + place)));
+        }
+        a.consume(count);
+        b.consume(count);
+        offset += count;
+    }
 }
 
 /// How two contents differ: the first differing line of texts, else how many bytes from where on.
@@ -254,6 +274,24 @@ mod tests {
         check(b"\x00ab\xff", b"\x00cd\xff", "2 of 4 bytes, the first at 1");
         check(b"\xff\x00", b"\xff\x00\x01", "2 bytes, then 3; the first that differs is at 2");
         check(b"a", b"a\n", "1 bytes, then 2; the first that differs is at 1");
+    }
+
+    #[test]
+    fn large_files_are_compared_too() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        let size = LOOKED_AT_BYTES_MAX + 5_000_000;
+        for path in [&a, &b] {
+            File::create(path).and_then(|file| file.set_len(size)).expect("a sparse file");
+        }
+        let check = |expected: Option<&str>, sizes| {
+            assert_eq!(content_difference(&a, &b, sizes).expect("readable").as_deref(), expected);
+        };
+        check(None, (size, size));
+        check(Some("72108864 bytes, then 72108865"), (size, size + 1));
+        let changed = File::options().write(true).open(&b).expect("a file");
+        std::os::unix::fs::FileExt::write_at(&changed, b"x", 70_000_000).expect("written");
+        check(Some("72108864 bytes, the first that differs is at 70000000"), (size, size));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::digest::Digest;
 /// The media type of a manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// The media type of an image's configuration.
+pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
 /// Where some bytes are, and what they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +44,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// A manifest of an image.
+    pub fn of_image(config: Descriptor, layers: Vec<Descriptor>) -> Self {
+        Self { schema_version: 2, media_type: MANIFEST.to_owned(), artifact_type: None, config, layers }
+    }
+
     /// A manifest of an artifact of that type.
     pub fn of_artifact(artifact_type: &str, config: Descriptor, layers: Vec<Descriptor>) -> Self {
         Self {

@@ -124,6 +124,14 @@ impl Reference {
         Self { tag, digest, ..self.clone() }
     }
 
+    /// The whole name, with the registry: `docker.io/library/debian:latest`.
+    pub fn canonical(&self) -> String {
+        let Self { registry, repository, tag, digest } = self;
+        let tag = tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+        let digest = digest.map(|digest| format!("@{digest}")).unwrap_or_default();
+        format!("{registry}/{repository}{tag}{digest}")
+    }
+
     /// The repository as people write it, such as `debian` or `localhost:5000/a/b`.
     pub fn name(&self) -> String {
         self.with(None, None).to_string()
@@ -177,6 +185,7 @@ mod tests {
             assert_eq!(reference.repository, repository, "{text}");
             assert_eq!(reference.tag.as_deref(), tag, "{text}");
             assert_eq!(reference.to_string(), shown, "{text}");
+            assert_eq!(reference.canonical().parse(), Ok(reference), "{text}");
         };
         check("debian", "docker.io", "library/debian", Some("latest"), "debian:latest");
         check("docker.io/debian:12", "docker.io", "library/debian", Some("12"), "debian:12");
@@ -205,6 +214,13 @@ mod tests {
         let long = format!("r.org/{}", "a".repeat(250));
         let tag = format!("a:{}", "t".repeat(129));
         for text in [
+            "../x",
+            "./x",
+            "-a.b/x",
+            "a.b:x/y",
+            ":5000/x",
+            "[/]:1/x",
+            "a\n.b/x",
             "",
             "A",
             "a:",

@@ -16,6 +16,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, mount_change, unmount,
 };
 
+use crate::error::OVERLAY_STEP;
 use crate::overlay;
 use crate::plan::{File, Restrict, Step};
 use crate::report::Failure;
@@ -74,10 +75,8 @@ impl Stage {
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes())
                 .map_err(|errno| Failure::step("set the host name", None, errno)),
             Step::RootOverlay(source) => {
-                let folder =
-                    overlay::mount_over(source, Path::new(OVER_THE_OLD_ROOT)).map_err(|failure| {
-                        Failure::step("mount the layers of the root file system", failure.path, failure.errno)
-                    })?;
+                let folder = overlay::mount_over(source, Path::new(OVER_THE_OLD_ROOT))
+                    .map_err(|failure| Failure::step(OVERLAY_STEP, failure.path, failure.errno))?;
                 self.root = Some(Root::new(folder));
                 Ok(())
             }

@@ -68,7 +68,20 @@ fn at(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| format!(" at `{}`", path.display())).unwrap_or_default()
 }
 
+/// The step that needs a file system that overlays can be made of.
+pub(crate) const OVERLAY_STEP: &str = "mount the layers of the root file system";
+
 impl Error {
+    /// What to do about it, where that is known.
+    pub fn mend(&self) -> Option<&'static str> {
+        match self {
+            Self::Setup { step, .. } if step == OVERLAY_STEP => Some(
+                "the store must be on a file system that overlays can be made of, such as ext4, xfs, btrfs or tmpfs: set XDG_DATA_HOME to a folder there; `ibid doctor` tries it",
+            ),
+            _ => None,
+        }
+    }
+
     /// The exit code that the shell's conventions give this failure: 127, 126, else 125.
     pub fn exit_code(&self) -> u8 {
         match self {

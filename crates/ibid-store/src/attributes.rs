@@ -1,7 +1,8 @@
 //! Extended attributes: those that travel with a layer, and overlay's own.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -61,6 +62,12 @@ pub(crate) fn read(path: &CStr, shown: &Path) -> Result<Attributes> {
         }
     }
     Ok(attributes)
+}
+
+/// The same of an entry of an open folder, by a path that cannot be too long.
+pub(crate) fn read_at(folder: impl AsFd, name: &[u8], shown: &Path) -> Result<Attributes> {
+    let path = [format!("/proc/self/fd/{}/", folder.as_fd().as_raw_fd()).as_bytes(), name].concat();
+    read(&CString::new(path).expect("a name in a folder holds no NUL"), shown)
 }
 
 fn names(path: &CStr) -> rustix::io::Result<Vec<u8>> {

@@ -28,6 +28,14 @@ impl Store {
 
     /// Reads the bytes that `digest` names, and checks that they are the ones.
     pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let found = self.own_blob(digest);
+        if matches!(found, Ok(_) | Err(Error::Io { .. })) {
+            return found;
+        }
+        self.additional().iter().find_map(|other| other.own_blob(digest).ok()).map_or(found, Ok)
+    }
+
+    fn own_blob(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.blob_path(digest);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,

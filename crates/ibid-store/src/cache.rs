@@ -13,18 +13,25 @@ use crate::{Error, Result, Store};
 impl Store {
     /// Reads a value of the build cache.
     pub fn cache(&self, key: &Digest) -> Result<Option<Vec<u8>>> {
-        let path = self.cache_path(key);
-        match fs::read(&path) {
-            // After a power cut a file that was not synced can be empty. No value is.
-            Ok(value) if value.is_empty() => Ok(None),
-            Ok(value) => Ok(Some(value)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", &path)(error)),
+        for store in std::iter::once(self).chain(self.additional()) {
+            let path = store.cache_path(key);
+            match fs::read(&path) {
+                // After a power cut a file that was not synced can be empty. No value is.
+                Ok(value) if value.is_empty() => {}
+                Ok(value) => return Ok(Some(value)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("read", &path)(error)),
+            }
         }
+        Ok(None)
     }
 
-    /// Sets a value of the build cache. An empty value is the same as none.
+    /// Sets a value of the build cache. An empty value is the same as none. In a store that cannot be written, none is
+    /// kept.
     pub fn put_cache(&self, key: &Digest, value: &[u8]) -> Result<()> {
+        if self.is_read_only() {
+            return Ok(());
+        }
         let mut file = StagedFile::new(&self.tmp())?;
         file.write(value)?;
         file.publish(&self.cache_path(key))

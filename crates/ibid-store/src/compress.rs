@@ -6,7 +6,7 @@
 //! but the time, and memory does not depend on the layer's size.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -19,12 +19,12 @@ const PIECE_BYTES: usize = 4 << 20;
 /// Levels of compression. Part of the format.
 const ZSTD_LEVEL: i32 = 3;
 const GZIP_LEVEL: u32 = 6;
+/// Bytes that are read at once of what is decompressed.
+const READ_BYTES: usize = 256 << 10;
 /// More threads than this wait for the disk, and take memory.
 const THREADS_MAX: usize = 8;
 /// Most memory that the other side may ask for while its layers are decompressed: a power of two.
 const WINDOW_LOG_MAX: u32 = 27;
-/// Bytes that tell how something is compressed.
-const MARK_BYTES: usize = 4;
 
 /// How an exported layer is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,43 +77,70 @@ impl Store {
 
     /// Unpacks a compressed layer; see [`Store::import_layer`].
     pub fn import_compressed_layer(&self, compression: Compression, from: impl BufRead) -> Result<DiffId> {
-        self.import_layer(decompressed(Some(compression), from)?)
+        self.import_layer(decoder(compression, from)?)
     }
 
     /// Unpacks a layer that must be the one with this diff id; nothing of another is kept. How it is compressed shows in
     /// its first bytes, as in other engines: media types that say something else are met in the wild. All of `from` is
     /// read before the layer is visible, so a reader that fails at its end keeps it from being so.
-    pub fn import_expected_layer(&self, expected: DiffId, mut from: impl BufRead) -> Result<()> {
-        let mut start = Vec::with_capacity(MARK_BYTES);
-        from.by_ref()
-            .take(MARK_BYTES as u64)
-            .read_to_end(&mut start)
-            .map_err(|source| Error::Stream { action: "read", source })?;
-        let compression = match start[..] {
-            [0x1f, 0x8b, ..] => Some(Compression::Gzip),
-            // A frame, or one of those that readers skip.
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Compression::Zstd),
-            _ => None,
-        };
-        let whole = io::Cursor::new(start).chain(from);
-        self.import_accepted(decompressed(compression, whole)?, |found| {
-            if found == expected { Ok(()) } else { Err(Error::OtherLayer { expected, found }) }
-        })?;
-        Ok(())
+    pub fn import_expected_layer(&self, expected: DiffId, from: impl Read) -> Result<()> {
+        let layer = self.unpack_layer(decompressed(from)?)?;
+        let found = layer.diff_id();
+        if found != expected {
+            return Err(Error::OtherLayer { expected, found });
+        }
+        layer.publish()
     }
 }
 
-fn decompressed<'a>(compression: Option<Compression>, from: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
+fn decoder<'a>(compression: Compression, from: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
     let cannot = |source| Error::Stream { action: "read", source };
     Ok(match compression {
-        None => Box::new(from),
-        Some(Compression::Gzip) => Box::new(flate2::bufread::MultiGzDecoder::new(from)),
-        Some(Compression::Zstd) => {
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(from)),
+        Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(from).map_err(cannot)?;
             decoder.window_log_max(WINDOW_LOG_MAX).map_err(cannot)?;
             Box::new(decoder)
         }
     })
+}
+
+/// The first bytes of what each program compresses.
+const GZIP_START: &[u8] = &[0x1f, 0x8b];
+const ZSTD_START: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+const XZ_START: &[u8] = b"\xfd7zXZ\0";
+const BZIP2_START: &[u8] = b"BZh";
+
+/// Whether something that starts so is compressed.
+pub(crate) fn looks_compressed(start: &[u8]) -> bool {
+    is_zstd(start) || [GZIP_START, XZ_START, BZIP2_START].iter().any(|magic| start.starts_with(magic))
+}
+
+/// A frame, or one of those that readers skip (RFC 8878).
+fn is_zstd(start: &[u8]) -> bool {
+    start.starts_with(ZSTD_START) || matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
+/// Decompresses what is compressed, as its first bytes say; anything else stays as it is.
+pub(crate) fn decompressed<'a>(mut from: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    let mut start = Vec::with_capacity(XZ_START.len());
+    (&mut from)
+        .take(XZ_START.len() as u64)
+        .read_to_end(&mut start)
+        .map_err(|source| Error::Stream { action: "read", source })?;
+    let is = |magic: &[u8]| start.starts_with(magic);
+    let compression = match () {
+        () if is(GZIP_START) => Some(Compression::Gzip),
+        () if is_zstd(&start) => Some(Compression::Zstd),
+        () if is(XZ_START) => return Err(Error::UnknownCompression { program: "xz" }),
+        () if is(BZIP2_START) => return Err(Error::UnknownCompression { program: "bzip2" }),
+        () => None,
+    };
+    let whole = io::Cursor::new(start).chain(from);
+    match compression {
+        Some(compression) => decoder(compression, BufReader::with_capacity(READ_BYTES, whole)),
+        None => Ok(Box::new(whole)),
+    }
 }
 
 /// A piece to compress, and where the result goes.

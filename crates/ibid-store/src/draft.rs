@@ -8,7 +8,7 @@ use ibid_core::digest::{DiffId, Hasher};
 use rustix::fs::Mode;
 
 use crate::gc;
-use crate::layers::open_tree;
+use crate::layers::{open_tree, write_manifest};
 use crate::pack::pack;
 use crate::scan::scan;
 use crate::staging::{self, StagedFolder};
@@ -52,7 +52,8 @@ impl Store {
 
     /// Makes a folder for a run that keeps nothing.
     pub fn scratch(&self) -> Result<Scratch> {
-        let folder = StagedFolder::new(&self.tmp())?;
+        let place = if self.is_read_only() { std::env::temp_dir() } else { self.tmp() };
+        let folder = StagedFolder::new(&place)?;
         let upper = folder.path().join("upper");
         make_root(&upper)?;
         let work = folder.path().join("work");
@@ -94,7 +95,8 @@ impl LayerDraft {
             Ok(())
         })?;
         let diff_id = DiffId(hasher.finish());
-        self.store.publish_layer(self.folder, &manifest, diff_id)?;
+        write_manifest(&self.folder, &manifest)?;
+        self.store.publish_layer(self.folder, diff_id)?;
         Ok(Some(diff_id))
     }
 }
@@ -140,7 +142,8 @@ impl Scratch {
 /// Makes what becomes the folder of a layer. Returns its empty tree.
 pub(crate) fn make_layer_folder(folder: &StagedFolder) -> Result<PathBuf> {
     let layer = folder.path().join("layer");
-    make_folder(&layer, 0o700)?;
+    make_folder(&layer, 0o755)?;
+    rustix::fs::chmod(&layer, Mode::from_raw_mode(0o755)).map_err(Error::io("set the mode of", &layer))?;
     let tree = layer.join("tree");
     make_root(&tree)?;
     Ok(tree)

@@ -38,6 +38,14 @@ pub enum Error {
         /// The newest format known here.
         known: u32,
     },
+    /// A store of others cannot be used.
+    #[error("the additional store `{}` cannot be used", path.display())]
+    Additional {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: Box<Error>,
+    },
     /// A file of the store does not hold what its name promises.
     #[error("`{}` is damaged: {reason}", path.display())]
     Damaged {
@@ -103,6 +111,31 @@ pub enum Error {
         expected: DiffId,
         /// What it is.
         found: DiffId,
+    },
+    /// A file that could hold images, and holds none.
+    #[error("the archive holds no image")]
+    NoImage,
+    /// A file with images in which something is not as it must be.
+    #[error("`{name}` {reason}")]
+    InvalidImage {
+        /// What of it.
+        name: String,
+        /// What is wrong with that.
+        reason: String,
+    },
+    /// A layer in a file with images cannot be unpacked.
+    #[error("`{name}` cannot be unpacked")]
+    InvalidLayer {
+        /// What it is called there.
+        name: String,
+        /// Why not.
+        source: Box<Error>,
+    },
+    /// Something is compressed in a way that is not read.
+    #[error("it is compressed with {program}, which is not read")]
+    UnknownCompression {
+        /// The program that decompresses it.
+        program: &'static str,
     },
     /// An entry of an archive that must not be unpacked.
     #[error("the archive's entry `{}` is refused: {reason}", path.display())]

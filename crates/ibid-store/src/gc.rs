@@ -65,6 +65,8 @@ pub enum ItemKind {
     CacheValue,
     /// A folder that build steps keep.
     CacheMount,
+    /// What [`Store::verify`] found to be damaged.
+    Damaged,
 }
 
 impl ItemKind {
@@ -77,6 +79,7 @@ impl ItemKind {
             Self::Download => "download",
             Self::CacheValue => "cache value",
             Self::CacheMount => "cache mount",
+            Self::Damaged => "damaged thing",
         }
     }
 }
@@ -144,7 +147,7 @@ impl Store {
     /// Images and layers that tags and runs need.
     fn needed(&self) -> Result<Needed> {
         let mut needed = Needed::default();
-        for (_, image) in self.tags()? {
+        for (_, image) in self.own_tags()? {
             match self.image(&image) {
                 Ok(config) => needed.layers.extend(config.rootfs.diff_ids),
                 // A tag whose image is gone or damaged needs nothing that could be found.
@@ -203,6 +206,10 @@ impl Store {
                 items.push(item(kind, name(&path), &path, &metadata));
             }
         }
+        for (path, metadata) in entries(&self.quarantine_folder())? {
+            let bytes = if metadata.is_dir() { mounts::tree_bytes(&path) } else { file_bytes(&metadata) };
+            items.push(Item { bytes, ..item(ItemKind::Damaged, name(&path), &path, &metadata) });
+        }
         for Kept { path, id, bytes, last_used, in_use } in mounts::list(&self.mounts())? {
             if in_use {
                 bytes_needed += bytes;
@@ -214,7 +221,7 @@ impl Store {
     }
 
     fn take_away(&self, item: &Item) -> Result<()> {
-        if !matches!(item.kind, ItemKind::Layer | ItemKind::CacheMount) {
+        if !matches!(item.kind, ItemKind::Layer | ItemKind::CacheMount | ItemKind::Damaged) {
             return match fs::remove_file(&item.path) {
                 Err(error) if error.kind() == ErrorKind::IsADirectory => remove_tree(&item.path),
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -234,12 +241,17 @@ impl Store {
         let mut gone = BTreeSet::new();
         for item in removed {
             if let Some(hex) = item.name.strip_prefix("sha256:") {
-                gone.insert(hex);
+                gone.insert(hex.to_owned());
                 if item.kind == ItemKind::Image {
                     remove_file(&self.root().join("notes").join(hex))?;
                 }
             }
         }
+        self.forget_values_that_name(&gone)
+    }
+
+    /// Removes cache values that name one of these digests.
+    pub(crate) fn forget_values_that_name(&self, gone: &BTreeSet<String>) -> Result<()> {
         if gone.is_empty() {
             return Ok(());
         }

@@ -18,6 +18,7 @@ use ibid_core::digest::DiffId;
 
 use crate::attributes::travels;
 use crate::draft::make_layer_folder;
+use crate::layers::write_manifest;
 use crate::manifest::Kind;
 use crate::path::{self, to_path};
 use crate::resolve::{Change, Inode, LayerState, Refusal, Target, target};
@@ -35,6 +36,27 @@ const COPY_BYTES: usize = 256 << 10;
 const ENTRIES_BYTES_MAX: usize = 1 << 30;
 /// What an entry takes beside them, about.
 const ENTRY_BYTES: usize = 400;
+
+/// A layer that was unpacked and is not visible yet: gone when dropped before [`UnpackedLayer::publish`]. So the caller
+/// can first check what else it knows about it.
+#[derive(Debug)]
+pub struct UnpackedLayer {
+    store: Store,
+    draft: StagedFolder,
+    diff_id: DiffId,
+}
+
+impl UnpackedLayer {
+    /// The digest of its archive.
+    pub fn diff_id(&self) -> DiffId {
+        self.diff_id
+    }
+
+    /// Gives it its name in the store.
+    pub fn publish(self) -> Result<()> {
+        self.store.publish_layer(self.draft, self.diff_id)
+    }
+}
 
 /// An unpacked archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,20 +81,23 @@ impl Store {
     /// The same for an archive that is no layer, of which something is copied on: it matters then which folders the
     /// archive itself lists.
     pub fn import_archive(&self, tar: impl Read) -> Result<ImportedArchive> {
-        self.import_accepted(tar, |_| Ok(()))
+        let (unpacked, implied_folders) = self.unpack(tar)?;
+        let layer = unpacked.diff_id;
+        unpacked.publish()?;
+        Ok(ImportedArchive { layer, implied_folders })
     }
 
-    /// The same for an archive whose diff id `accept` must find right before anything is visible.
-    pub(crate) fn import_accepted(
-        &self,
-        tar: impl Read,
-        accept: impl FnOnce(DiffId) -> Result<()>,
-    ) -> Result<ImportedArchive> {
+    /// As [`Store::import_layer`], but leaves it to the caller to make the layer visible.
+    pub fn unpack_layer(&self, tar: impl Read) -> Result<UnpackedLayer> {
+        Ok(self.unpack(tar)?.0)
+    }
+
+    fn unpack(&self, tar: impl Read) -> Result<(UnpackedLayer, BTreeSet<Vec<u8>>)> {
         let draft = StagedFolder::new(&self.tmp())?;
         make_layer_folder(&draft)?;
         let folder = draft.path().join("layer");
-        let stream = TarStream::new(tar, SplitWriter::new(&folder)?);
-        let (layer, manifest, implied_folders) = with_unpacker(&folder, |unpacker| {
+        let stream = TarStream::of_layer(tar, SplitWriter::new(&folder)?);
+        let (diff_id, manifest, implied_folders) = with_unpacker(&folder, |unpacker| {
             let memory = Memory { bytes_left: ENTRIES_BYTES_MAX };
             let mut import = Import { stream, state: LayerState::default(), contents: 0, memory, unpacker };
             while let Some(header) = import.stream.next()? {
@@ -80,9 +105,8 @@ impl Store {
             }
             import.finish(&folder)
         })?;
-        accept(layer)?;
-        self.publish_layer(draft, &manifest, layer)?;
-        Ok(ImportedArchive { layer, implied_folders })
+        write_manifest(&draft, &manifest)?;
+        Ok((UnpackedLayer { store: self.clone(), draft, diff_id }, implied_folders))
     }
 }
 
@@ -192,7 +216,7 @@ impl<R: Read> Import<'_, '_, R> {
                 let mut content = vec![0; header.content_bytes as usize];
                 self.stream.content(&mut content)?;
                 if let Some(number) = inode.content {
-                    self.stream.split.content(number, 0, header.content_bytes)?;
+                    self.stream.put_at(number, 0, header.content_bytes)?;
                 }
                 self.unpacker.make(Job { path, inode, content })?;
                 Ok(())
@@ -226,7 +250,7 @@ impl<R: Read> Import<'_, '_, R> {
                 left -= count as u64;
             }
             if let Some(number) = number {
-                self.stream.split.content(number, offset, length)?;
+                self.stream.put_at(number, offset, length)?;
             }
         }
         // A hole at the end, or nothing but holes.
@@ -254,7 +278,7 @@ impl<R: Read> Import<'_, '_, R> {
     fn finish(self, layer: &Path) -> Result<(DiffId, crate::Manifest, BTreeSet<Vec<u8>>)> {
         self.unpacker.finish(&self.state)?;
         let implied_folders = self.state.implied_folders();
-        let (digest, split) = self.stream.finish()?;
+        let (digest, split) = self.stream.finish()?.expect("the archive of a layer is hashed and kept");
         let (manifest, contents) = self.state.finish();
         let mut places = vec![Place::Shadowed; self.contents];
         for (number, path) in contents {

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::manifest_format::{self, decode_content_bytes};
-use crate::pack::pack;
+use crate::pack::{pack, packed_size};
 use crate::split;
 use crate::staging::StagedFolder;
 use crate::{Error, Manifest, Result, Store};
@@ -63,18 +63,22 @@ impl Store {
         out.flush().map_err(|source| Error::Stream { action: "write", source })
     }
 
-    /// Writes the manifest beside the tree of a draft and gives the layer its name, unless there is one of that name.
-    pub(crate) fn publish_layer(
-        &self,
-        draft: StagedFolder,
-        manifest: &Manifest,
-        diff_id: DiffId,
-    ) -> Result<()> {
+    /// Bytes of the layer's archive, known without reading its contents.
+    pub fn layer_tar_size(&self, diff_id: &DiffId) -> Result<u64> {
+        match split::size(&self.layer_folder(diff_id))? {
+            Some(bytes) => Ok(bytes),
+            None => Ok(packed_size(&self.layer_manifest(diff_id)?)),
+        }
+    }
+
+    /// Gives the layer of a draft its name, unless there is one of that name. What is in it is on the disk before.
+    pub(crate) fn publish_layer(&self, draft: StagedFolder, diff_id: DiffId) -> Result<()> {
         let layer = draft.path().join("layer");
-        let manifest_path = layer.join("manifest");
-        fs::write(&manifest_path, manifest_format::encode(manifest))
-            .map_err(Error::io("write", &manifest_path))?;
-        let target = self.layer_folder(&diff_id);
+        let target = self.own_layer_folder(&diff_id);
+        if target.exists() || self.has_layer(&diff_id) {
+            return draft.remove();
+        }
+        draft.sync()?;
         match rustix::fs::rename(&layer, &target) {
             Ok(()) => {}
             // A layer's folder is never empty, so a rename never replaces one: the same layer is there already.
@@ -87,6 +91,13 @@ impl Store {
     fn manifest_path(&self, diff_id: &DiffId) -> PathBuf {
         self.layer_folder(diff_id).join("manifest")
     }
+}
+
+/// Writes the manifest beside the tree of a draft.
+pub(crate) fn write_manifest(draft: &StagedFolder, manifest: &Manifest) -> Result<()> {
+    let path = draft.path().join("layer/manifest");
+    fs::write(&path, manifest_format::encode(manifest)).map_err(Error::io("write", &path))?;
+    rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).map_err(Error::io("set the mode of", &path))
 }
 
 /// Opens a tree's root.

@@ -1,7 +1,7 @@
 //! Content-addressed images and layers on disk.
 //!
 //! ```text
-//! <root>/                            mode 0700
+//! <root>/                            mode 0700: it guards what is in it, which but for mounts and tmp anybody may read
 //! ├── format                         "1\n"; a store with a higher number is refused
 //! ├── lock                           flock: shared by users, exclusive for deleting published things
 //! ├── blobs/sha256/<hex>             immutable bytes named by their digest: image configurations
@@ -18,13 +18,15 @@
 //! ├── debs/                          packages by hash; ibid-debian's
 //! ├── downloads/<hex>                what `ADD` fetched, by the digest of its content
 //! ├── downloads/<hex>.part           what has come of a registry's blob, flocked while it is on its way
+//! ├── quarantine/<hex>-<random>       what was found to be damaged: see `verify`
 //! ├── skeleton/                      empty mount points, always the lowest folder of an overlay
 //! └── tmp/<random>                   drafts, scratch, files being written; a live one is flocked
 //! ```
 //!
 //! Invariants:
-//! - Whatever is visible outside `tmp/` is complete. It is made in `tmp/` and renamed, and only tags and
-//!   cache values are ever replaced.
+//! - Whatever is visible outside `tmp/` is complete, after a power cut too. It is made in `tmp/`, is on the disk before it
+//!   is renamed, and only tags, notes and cache values are ever replaced. Cache values are not waited for: an empty one
+//!   is none.
 //! - Cache mounts are written by the steps that hold them; nothing else of a build reads them.
 //! - Blobs and layers never change. The same name always means the same bytes.
 //! - A thing in `tmp/` is flocked by its maker as long as the maker lives, so whoever gets the lock may remove it.
@@ -32,7 +34,6 @@
 //! - Trees carry owners as the container sees them: this crate is used inside the user namespace of the
 //!   sandbox (or as root) and may change owners, make whiteouts and set `security.capability`.
 
-mod archive;
 mod attributes;
 mod blobs;
 mod cache;
@@ -42,8 +43,10 @@ mod draft;
 mod error;
 mod gc;
 mod header;
+mod image_archive;
 mod import;
 mod layers;
+mod load;
 mod lowers;
 mod manifest;
 mod manifest_format;
@@ -56,6 +59,7 @@ mod path;
 mod remove;
 mod resolve;
 mod rewrite;
+mod save;
 mod scan;
 mod split;
 mod staging;
@@ -63,18 +67,22 @@ mod store;
 mod tags;
 mod tar_stream;
 mod unpack;
+mod verify;
 
 pub use compress::Compression;
 pub use downloads::{DownloadDraft, PartDownload};
 pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};
-pub use import::ImportedArchive;
+pub use import::{ImportedArchive, UnpackedLayer};
+pub use load::LoadedImage;
 pub use manifest::{Entry, Kind, Manifest};
 pub use merged::{Found, MergedView, Place};
 pub use mounts::{CacheMount, CacheMounts};
 pub use oci_folder::OciFolder;
+pub use save::{ArchiveFormat, NamedImage};
 pub use store::Store;
+pub use verify::{Damaged, Verified};
 
 /// The result of a store's function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

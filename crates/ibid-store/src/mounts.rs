@@ -237,7 +237,7 @@ fn make_folder(path: &Path) -> Result<()> {
 }
 
 /// What a tree takes on the disk. A folder that cannot be read takes nothing that is known.
-fn tree_bytes(root: &Path) -> u64 {
+pub(crate) fn tree_bytes(root: &Path) -> u64 {
     let mut bytes = 0;
     let mut pending = vec![root.to_owned()];
     while let Some(folder) = pending.pop() {

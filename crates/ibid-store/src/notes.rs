@@ -13,12 +13,15 @@ use crate::{Error, Result, Store};
 impl Store {
     /// Reads what is noted about an image.
     pub fn note(&self, image: &Digest) -> Result<Option<Vec<u8>>> {
-        let path = self.note_path(image);
-        match fs::read(&path) {
-            Ok(note) => Ok(Some(note)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", &path)(error)),
+        for store in std::iter::once(self).chain(self.additional()) {
+            let path = store.note_path(image);
+            match fs::read(&path) {
+                Ok(note) => return Ok(Some(note)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("read", &path)(error)),
+            }
         }
+        Ok(None)
     }
 
     /// Notes something about an image, in place of what was noted before.

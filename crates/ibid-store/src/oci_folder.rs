@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 use crate::{Error, Result};
 
 const VERSION: &str = "1.0.0";
+/// The media type of an index.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Most bytes of a file that is read at once: of an index, a manifest or a configuration.
 const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
 
@@ -63,8 +65,7 @@ impl OciFolder {
         fs::create_dir_all(&blobs).map_err(Error::io("make the folder", &blobs))?;
         let folder = Self { root: root.to_owned() };
         folder.put_index(&[])?;
-        let layout = json!({ "imageLayoutVersion": VERSION });
-        folder.replace("oci-layout", layout.to_string().as_bytes())?;
+        folder.replace("oci-layout", layout_document().to_string().as_bytes())?;
         Ok(folder)
     }
 
@@ -86,12 +87,7 @@ impl OciFolder {
 
     /// Replaces the index.
     pub fn put_index(&self, manifests: &[Value]) -> Result<()> {
-        let index = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": manifests,
-        });
-        self.replace("index.json", index.to_string().as_bytes())
+        self.replace("index.json", index_document(manifests).to_string().as_bytes())
     }
 
     /// Whether the blob is there and is what it should be.
@@ -188,6 +184,16 @@ impl OciFolder {
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
     }
+}
+
+/// What `oci-layout` says.
+pub(crate) fn layout_document() -> Value {
+    json!({ "imageLayoutVersion": VERSION })
+}
+
+/// What `index.json` says.
+pub(crate) fn index_document(manifests: &[Value]) -> Value {
+    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests })
 }
 
 /// A file in the making; removed when it is dropped.

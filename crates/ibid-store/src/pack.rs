@@ -39,6 +39,24 @@ pub(crate) fn pack(
     })
 }
 
+/// Bytes of the archive that [`pack`] makes.
+pub(crate) fn packed_size(manifest: &Manifest) -> u64 {
+    let mut headers = Vec::new();
+    let mut bytes = 0_u64;
+    for entry in &manifest.entries {
+        headers.clear();
+        header::append(&mut headers, entry);
+        let content = match entry.kind {
+            Kind::File { size } => size.next_multiple_of(header::BLOCK_BYTES as u64),
+            _ => 0,
+        };
+        bytes = bytes.saturating_add(headers.len() as u64 + content);
+    }
+    headers.clear();
+    header::append_end(&mut headers);
+    bytes.saturating_add(headers.len() as u64)
+}
+
 fn append_content(
     chunks: &mut Chunks,
     entry: &Entry,

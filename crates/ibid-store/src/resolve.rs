@@ -128,6 +128,9 @@ pub(crate) enum Change {
 pub(crate) struct LayerState {
     paths: BTreeMap<LayerPath, usize>,
     pub(crate) inodes: Vec<Inode>,
+    /// The folder that was found last, as it was asked for and where it is. Entries of a folder follow each other, and
+    /// without it each entry of a deep tree would cost as many look-ups as it is deep.
+    last_folder: Option<(Vec<Vec<u8>>, Vec<u8>)>,
 }
 
 impl LayerState {
@@ -137,8 +140,9 @@ impl LayerState {
         folder: &[Vec<u8>],
         changes: &mut Vec<Change>,
     ) -> Result<Vec<u8>, Refusal> {
-        let mut rest: VecDeque<Vec<u8>> = folder.iter().cloned().collect();
-        let mut here: Vec<u8> = Vec::new();
+        let last = self.last_folder.take().filter(|(asked, _)| folder.starts_with(asked));
+        let (known, mut here) = last.map_or((0, Vec::new()), |(asked, found)| (asked.len(), found));
+        let mut rest: VecDeque<Vec<u8>> = folder[known..].iter().cloned().collect();
         let mut links = 0;
         while let Some(name) = rest.pop_front() {
             if name == b".." {
@@ -178,6 +182,7 @@ impl LayerState {
                 Some(_) => return Err("its folder is no folder"),
             }
         }
+        self.last_folder = Some((folder.to_vec(), here.clone()));
         Ok(here)
     }
 
@@ -330,6 +335,8 @@ impl LayerState {
 
     /// Forgets a path and all below it.
     fn remove(&mut self, path: &[u8]) -> Change {
+        // It may have led through what goes.
+        self.last_folder = None;
         let from = LayerPath(path.to_vec());
         let range = self.paths.range((Bound::Included(&from), Bound::Unbounded));
         let gone: Vec<LayerPath> = range

@@ -13,7 +13,7 @@
 //! the archive took its path. Nothing else checks these files: the digest of what is put together does.
 
 use std::fs::{self, File};
-use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -103,20 +103,78 @@ impl SplitWriter {
     }
 }
 
+/// Bytes of the archive of an imported layer. None when the layer has no split.
+pub(crate) fn size(layer: &Path) -> Result<Option<u64>> {
+    let Some((path, mut records)) = open_records(layer)? else { return Ok(None) };
+    let mut bytes = 0_u64;
+    while let Some(record) = next_record(&mut records, &path)? {
+        match record {
+            Record::Raw { length } => {
+                bytes += length;
+                let skipped = io::copy(&mut (&mut records).take(length), &mut io::sink());
+                skipped.map_err(Error::io("read", &path))?;
+            }
+            Record::Content { length, .. } => bytes = bytes.saturating_add(length),
+        }
+    }
+    Ok(Some(bytes))
+}
+
 /// Puts the archive of an imported layer together and gives it to `take`. False when the layer has no split.
 pub(crate) fn join(layer: &Path, take: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
-    let path = layer.join("split");
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(Error::io("open", &path)(error)),
-    };
+    let Some((path, records)) = open_records(layer)? else { return Ok(false) };
     let places = places(&layer.join("contents"))?;
     in_chunks(take, |chunks| {
         let mut join = Join { layer, path: &path, places: &places, opened: None };
-        join.run(BufReader::new(file), chunks)
+        join.run(records, chunks)
     })?;
     Ok(true)
+}
+
+type Records = BufReader<zstd::stream::read::Decoder<'static, BufReader<File>>>;
+
+/// A record; after [`Record::Raw`] follow its bytes.
+enum Record {
+    Raw { length: u64 },
+    Content { content: u64, offset: u64, length: u64 },
+}
+
+fn open_records(layer: &Path) -> Result<Option<(PathBuf, Records)>> {
+    let path = layer.join("split");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("open", &path)(error)),
+    };
+    let decoder = zstd::stream::read::Decoder::new(file).map_err(Error::io("read", &path))?;
+    Ok(Some((path, BufReader::with_capacity(RECORD_BYTES_MAX, decoder))))
+}
+
+fn next_record(records: &mut Records, path: &Path) -> Result<Option<Record>> {
+    let mut kind = [0];
+    if records.read(&mut kind).map_err(Error::io("read", path))? == 0 {
+        return Ok(None);
+    }
+    match kind[0] {
+        RAW => {
+            let mut length = [0; 4];
+            records.read_exact(&mut length).map_err(Error::io("read", path))?;
+            Ok(Some(Record::Raw { length: u32::from_le_bytes(length).into() }))
+        }
+        CONTENT => {
+            let mut fields = [0; 24];
+            records.read_exact(&mut fields).map_err(Error::io("read", path))?;
+            let field = |index: usize| {
+                let bytes = fields[8 * index..8 * index + 8].try_into();
+                u64::from_le_bytes(bytes.expect("eight bytes were taken"))
+            };
+            Ok(Some(Record::Content { content: field(0), offset: field(1), length: field(2) }))
+        }
+        other => {
+            let reason = format!("it has a record of kind {other}");
+            Err(Error::Damaged { path: path.to_owned(), reason })
+        }
+    }
 }
 
 struct Join<'a> {
@@ -128,30 +186,12 @@ struct Join<'a> {
 }
 
 impl Join<'_> {
-    fn run(&mut self, file: BufReader<File>, chunks: &mut Chunks) -> Result<()> {
-        let decoder = zstd::stream::read::Decoder::with_buffer(file).map_err(Error::io("read", self.path))?;
-        let mut records = BufReader::with_capacity(RECORD_BYTES_MAX, decoder);
+    fn run(&mut self, mut records: Records, chunks: &mut Chunks) -> Result<()> {
         let tree = open_tree(&self.layer.join("tree"))?;
-        loop {
-            let mut kind = [0];
-            if records.read(&mut kind).map_err(Error::io("read", self.path))? == 0 {
-                return Ok(());
-            }
-            match kind[0] {
-                RAW => {
-                    let mut length = [0; 4];
-                    records.read_exact(&mut length).map_err(Error::io("read", self.path))?;
-                    let length = u32::from_le_bytes(length).into();
-                    self.append(chunks, &mut records, self.path, length)?;
-                }
-                CONTENT => {
-                    let mut fields = [0; 24];
-                    records.read_exact(&mut fields).map_err(Error::io("read", self.path))?;
-                    let field = |index: usize| {
-                        let bytes = fields[8 * index..8 * index + 8].try_into();
-                        u64::from_le_bytes(bytes.expect("eight bytes were taken"))
-                    };
-                    let (content, offset, length) = (field(0), field(1), field(2));
+        while let Some(record) = next_record(&mut records, self.path)? {
+            match record {
+                Record::Raw { length } => self.append(chunks, &mut records, self.path, length)?,
+                Record::Content { content, offset, length } => {
                     let (index, shown, mut file) = self.open(tree.as_fd(), content)?;
                     if offset != 0 || length != 0 {
                         file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", &shown))?;
@@ -159,10 +199,10 @@ impl Join<'_> {
                     self.append(chunks, &mut file, &shown, length)?;
                     self.opened = Some((index, shown, file));
                 }
-                other => return Err(self.damaged(format!("it has a record of kind {other}"))),
             }
             chunks.pass_on_if_full()?;
         }
+        Ok(())
     }
 
     fn append(&self, chunks: &mut Chunks, from: impl Read, shown: &Path, length: u64) -> Result<()> {

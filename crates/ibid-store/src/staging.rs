@@ -46,6 +46,15 @@ impl StagedFolder {
         &self.path
     }
 
+    /// Waits until all that is in it is on the disk. One call for the whole file system: a call for each file would take
+    /// many times as long.
+    pub(crate) fn sync(&self) -> Result<()> {
+        match &self.lock {
+            Some(folder) => rustix::fs::syncfs(folder).map_err(Error::io("sync", &self.path)),
+            None => Ok(()),
+        }
+    }
+
     /// Removes it now, and says when that fails.
     pub(crate) fn remove(mut self) -> Result<()> {
         self.take_away()
@@ -97,8 +106,10 @@ impl StagedFile {
         self.file.sync_all().map_err(Error::io("sync", &self.path))
     }
 
-    /// Gives the file its name, in place of what had it before.
+    /// Gives the file its name, in place of what had it before. Who may enter the store may read it.
     pub(crate) fn publish(mut self, target: &Path) -> Result<()> {
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o644))
+            .map_err(Error::io("set the mode of", &self.path))?;
         rustix::fs::rename(&self.path, target).map_err(Error::io("rename a file to", target))?;
         self.published = true;
         Ok(())
@@ -146,6 +157,12 @@ pub(crate) fn remove_dead(tmp: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits until the names in a folder are on the disk.
+pub(crate) fn sync_names(folder: &Path) -> Result<()> {
+    let opened = File::open(folder).map_err(Error::io("open", folder))?;
+    opened.sync_all().map_err(Error::io("sync", folder))
 }
 
 /// Gives a file of a tree to the container's root: the user namespace's own user would otherwise own it.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ibid_core::digest::DiffId;
-use rustix::fs::{FlockOperation, IFlags, Mode, OFlags, flock};
+use rustix::fs::{Access, AtFlags, FlockOperation, IFlags, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::staging::{self, StagedFile};
@@ -42,28 +42,68 @@ struct Inner {
     /// Held shared as long as the store is used: who deletes takes it exclusively. None once [`Store::unlock`] gave it
     /// back.
     lock: Mutex<Option<File>>,
+    /// Nothing can be written: it is somebody else's, or on a file system that is mounted so.
+    is_read_only: bool,
+    /// Stores of others, from which images are used where they are.
+    additional: Vec<Store>,
 }
 
 impl Store {
     /// Opens the store at `root`, and makes it when it is absent. What dead processes left in `tmp/` is removed.
+    ///
+    /// A store that cannot be written can be used: what is derived is not kept, and runs have their scratch in the
+    /// system's folder for temporary files.
     pub fn open(root: &Path) -> Result<Self> {
-        let format_path = root.join("format");
-        match fs::read_to_string(&format_path) {
-            Ok(text) => check_format(root, &text)?,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => create(root)?,
-            Err(error) => return Err(Error::io("read", &format_path)(error)),
+        Self::open_with(root, &[])
+    }
+
+    /// The same, with stores of others in which images, layers and cached steps are looked up after this one. They are
+    /// never written to, and nothing of them is copied.
+    pub fn open_with(root: &Path, additional: &[PathBuf]) -> Result<Self> {
+        match read_format(root) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => create(root)?,
+            result => result?,
         }
-        let lock_path = root.join("lock");
-        let lock = File::open(&lock_path).map_err(Error::io("open", &lock_path))?;
-        flock(&lock, FlockOperation::LockShared).map_err(Error::io("lock", &lock_path))?;
-        let store = Self { inner: Arc::new(Inner { root: root.to_owned(), lock: Mutex::new(Some(lock)) }) };
-        staging::remove_dead(&store.tmp())?;
+        let is_read_only = !is_writable(root)?;
+        let additional =
+            additional.iter().filter(|other| *other != root).map(|other| Self::open_of_others(other));
+        let additional = additional.collect::<Result<_>>()?;
+        let store = Self::locked(root, is_read_only, additional)?;
+        if !is_read_only {
+            staging::remove_dead(&store.tmp())?;
+        }
         Ok(store)
     }
 
+    fn open_of_others(root: &Path) -> Result<Self> {
+        let refused = |source| Error::Additional { path: root.to_owned(), source: Box::new(source) };
+        read_format(root).and_then(|()| Self::locked(root, true, Vec::new())).map_err(refused)
+    }
+
+    fn locked(root: &Path, is_read_only: bool, additional: Vec<Self>) -> Result<Self> {
+        let path = root.join("lock");
+        let lock = File::open(&path).map_err(Error::io("open", &path))?;
+        flock(&lock, FlockOperation::LockShared).map_err(Error::io("lock", &path))?;
+        let lock = Mutex::new(Some(lock));
+        Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), lock, is_read_only, additional }) })
+    }
+
+    /// Whether nothing can be written to it.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.is_read_only
+    }
+
+    /// The stores of others in which things are looked up after this one.
+    pub(crate) fn additional(&self) -> &[Self] {
+        &self.inner.additional
+    }
+
     /// Lets others delete: from now on this process only uses what its scratch folders lease
-    /// ([`crate::Scratch::lease`]).
+    /// ([`crate::Scratch::lease`]). Where there can be no lease, the lock stays.
     pub fn unlock(&self) {
+        if self.is_read_only() {
+            return;
+        }
         *self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -126,8 +166,33 @@ impl Store {
         self.root().join("tmp")
     }
 
+    /// Where a layer is: here, or in a store of others. Here, when it is nowhere.
     pub(crate) fn layer_folder(&self, diff_id: &DiffId) -> PathBuf {
+        let own = self.own_layer_folder(diff_id);
+        if self.additional().is_empty() || own.join("manifest").exists() {
+            return own;
+        }
+        let others = self.additional().iter().map(|other| other.own_layer_folder(diff_id));
+        others.into_iter().find(|folder| folder.join("manifest").exists()).unwrap_or(own)
+    }
+
+    /// Where a layer is, or would be, in this very store.
+    pub(crate) fn own_layer_folder(&self, diff_id: &DiffId) -> PathBuf {
         self.root().join("layers").join(diff_id.0.hex())
+    }
+}
+
+fn read_format(root: &Path) -> Result<()> {
+    let path = root.join("format");
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    check_format(root, &text)
+}
+
+fn is_writable(root: &Path) -> Result<bool> {
+    match rustix::fs::accessat(rustix::fs::CWD, root, Access::WRITE_OK, AtFlags::EACCESS) {
+        Ok(()) => Ok(true),
+        Err(Errno::ROFS | Errno::ACCESS) => Ok(false),
+        Err(errno) => Err(Error::io("look at", root)(errno)),
     }
 }
 
@@ -146,6 +211,8 @@ fn check_format(root: &Path, text: &str) -> Result<()> {
 /// `format`, which comes last, says that all of it is there.
 fn create(root: &Path) -> Result<()> {
     make_folder(root, 0o700)?;
+    // The root guards all of it. What images are is open below it, so that who opens the root shares them.
+    let private = ["mounts", "tmp"];
     let names = [
         "blobs",
         "blobs/sha256",
@@ -160,7 +227,7 @@ fn create(root: &Path) -> Result<()> {
         "skeleton",
     ];
     for name in names {
-        make_folder(&root.join(name), if name == "skeleton" { 0o755 } else { 0o700 })?;
+        make_folder(&root.join(name), if private.contains(&name) { 0o700 } else { 0o755 })?;
     }
     spread(&root.join("tmp"));
     let skeleton = root.join("skeleton");
@@ -178,7 +245,8 @@ fn create(root: &Path) -> Result<()> {
         staging::own_as_root(&path)?;
     }
     let lock = root.join("lock");
-    File::options().create(true).append(true).open(&lock).map_err(Error::io("create", &lock))?;
+    let file = File::options().create(true).append(true).open(&lock).map_err(Error::io("create", &lock))?;
+    file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(Error::io("set the mode of", &lock))?;
     let mut format = StagedFile::new(&root.join("tmp"))?;
     format.write(format!("{FORMAT}\n").as_bytes())?;
     format.sync()?;

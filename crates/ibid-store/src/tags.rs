@@ -4,6 +4,7 @@
 //! reference by digest. The mark in front keeps the tag `b` of the repository `a` apart from the repository `a/b`: no
 //! component of a repository starts with one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use ibid_core::digest::Digest;
 use ibid_core::reference::Reference;
 
-use crate::staging::StagedFile;
+use crate::staging::{StagedFile, sync_names};
 use crate::{Error, Result, Store};
 
 impl Store {
@@ -20,19 +21,50 @@ impl Store {
         let path = self.tag_path(reference)?;
         let folder = path.parent().expect("a tag is below the root");
         fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))?;
+        // A tag that outlives a power cut names an image that does.
+        for folder in ["layers", "blobs/sha256"] {
+            sync_names(&self.root().join(folder))?;
+        }
         let mut file = StagedFile::new(&self.tmp())?;
         file.write(format!("{digest}\n").as_bytes())?;
         file.sync()?;
         file.publish(&path)
     }
 
+    /// Takes a tag away. False when there was none in this very store. The image and its layers stay until nothing needs them and they are
+    /// collected.
+    pub fn remove_tag(&self, reference: &Reference) -> Result<bool> {
+        let path = self.tag_path(reference)?;
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(Error::io("remove", &path)(error)),
+        }
+    }
+
     /// The image that `reference` means here.
     pub fn tag(&self, reference: &Reference) -> Result<Option<Digest>> {
-        read_tag(&self.tag_path(reference)?)
+        for store in std::iter::once(self).chain(self.additional()) {
+            if let Some(digest) = read_tag(&store.tag_path(reference)?)? {
+                return Ok(Some(digest));
+            }
+        }
+        Ok(None)
     }
 
     /// All tags, sorted.
     pub fn tags(&self) -> Result<Vec<(Reference, Digest)>> {
+        let mut found: BTreeMap<Reference, Digest> = BTreeMap::new();
+        for store in std::iter::once(self).chain(self.additional()) {
+            for (reference, digest) in store.own_tags()? {
+                found.entry(reference).or_insert(digest);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The tags of this very store.
+    pub(crate) fn own_tags(&self) -> Result<Vec<(Reference, Digest)>> {
         let root = self.root().join("tags");
         let mut found = Vec::new();
         let mut folders = vec![root.clone()];

@@ -5,7 +5,8 @@
 //! image means the same in both: links, folders, devices and pipes have no content whatever size they claim;
 //! global pax records are ignored.
 //!
-//! Every byte is hashed; all but the content that the caller asks for goes to the [`SplitWriter`].
+//! Of a layer every byte is hashed, and all but the content that the caller asks for goes to the [`SplitWriter`]; of any
+//! other archive nothing is kept.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -65,7 +66,8 @@ pub(crate) struct Sparse {
 /// An archive being read.
 pub(crate) struct TarStream<R> {
     input: R,
-    hasher: Hasher,
+    /// Of a layer: the digest so far, and what is kept to put the same archive together again.
+    layer: Option<(Hasher, SplitWriter)>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -73,7 +75,6 @@ pub(crate) struct TarStream<R> {
     /// What is left of the current entry: content, then padding.
     content_left: u64,
     padding_left: u64,
-    pub(crate) split: SplitWriter,
 }
 
 /// What extensions say about the next entry.
@@ -93,17 +94,22 @@ struct Extensions {
 }
 
 impl<R: Read> TarStream<R> {
-    pub(crate) fn new(input: R, split: SplitWriter) -> Self {
+    /// An archive that is a layer.
+    pub(crate) fn of_layer(input: R, split: SplitWriter) -> Self {
+        Self { layer: Some((Hasher::default(), split)), ..Self::new(input) }
+    }
+
+    /// An archive that is read once and not kept.
+    pub(crate) fn new(input: R) -> Self {
         Self {
             input,
-            hasher: Hasher::default(),
+            layer: None,
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
             end: 0,
             offset: 0,
             content_left: 0,
             padding_left: 0,
-            split,
         }
     }
 
@@ -151,32 +157,51 @@ impl<R: Read> TarStream<R> {
         }
     }
 
-    /// Reads content of the current entry. It is no part of the split: the caller refers to where it puts it.
+    /// Reads content of the current entry. It is no part of the split: the caller says by [`Self::put_at`] where it puts it.
     pub(crate) fn content(&mut self, bytes: &mut [u8]) -> Result<()> {
         debug_assert!(bytes.len() as u64 <= self.content_left);
         let mut filled = 0;
         while filled < bytes.len() {
-            let available = self.fill()?;
-            if available == 0 {
-                return Err(invalid(self.offset, "it ends in the middle of an entry"));
-            }
-            let count = available.min(bytes.len() - filled);
-            bytes[filled..filled + count].copy_from_slice(&self.buffer[self.start..self.start + count]);
-            self.consume(count);
-            filled += count;
+            filled += self.some_content(&mut bytes[filled..])?;
         }
-        self.content_left -= bytes.len() as u64;
         Ok(())
     }
 
-    /// Reads what follows the last entry, to the end of the stream. Returns the digest of all.
-    pub(crate) fn finish(mut self) -> Result<(Digest, SplitWriter)> {
+    /// Reads some content of the current entry; nothing at its end.
+    pub(crate) fn some_content(&mut self, bytes: &mut [u8]) -> Result<usize> {
+        let wanted = usize::try_from(self.content_left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let available = self.fill()?;
+        if available == 0 {
+            return Err(invalid(self.offset, "it ends in the middle of an entry"));
+        }
+        let count = available.min(wanted);
+        bytes[..count].copy_from_slice(&self.buffer[self.start..self.start + count]);
+        self.consume(count);
+        self.content_left -= count as u64;
+        Ok(count)
+    }
+
+    /// Says that content that was read is part of the content `number`, at `offset` in its file.
+    pub(crate) fn put_at(&mut self, number: usize, offset: u64, length: u64) -> Result<()> {
+        match &mut self.layer {
+            Some((_, split)) => split.content(number, offset, length),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads what follows the last entry, to the end of the stream. Returns the digest of all, for a layer.
+    pub(crate) fn finish(mut self) -> Result<Option<(Digest, SplitWriter)>> {
         loop {
             let available = self.fill()?;
             if available == 0 {
-                return Ok((self.hasher.finish(), self.split));
+                return Ok(self.layer.map(|(hasher, split)| (hasher.finish(), split)));
             }
-            self.split.raw(&self.buffer[self.start..self.start + available])?;
+            if let Some((_, split)) = &mut self.layer {
+                split.raw(&self.buffer[self.start..self.start + available])?;
+            }
             self.consume(available);
         }
     }
@@ -371,7 +396,9 @@ impl<R: Read> TarStream<R> {
             self.consume(count);
             filled += count;
         }
-        self.split.raw(&block)?;
+        if let Some((_, split)) = &mut self.layer {
+            split.raw(&block)?;
+        }
         Ok(Some(block))
     }
 
@@ -383,7 +410,9 @@ impl<R: Read> TarStream<R> {
                 return Err(invalid(self.offset, "it ends in the middle of an entry"));
             }
             let count = usize::try_from(bytes).map_or(available, |bytes| bytes.min(available));
-            self.split.raw(&self.buffer[self.start..self.start + count])?;
+            if let Some((_, split)) = &mut self.layer {
+                split.raw(&self.buffer[self.start..self.start + count])?;
+            }
             self.consume(count);
             bytes -= count as u64;
         }
@@ -397,7 +426,9 @@ impl<R: Read> TarStream<R> {
                 Ok(0) => return Ok(0),
                 Ok(count) => {
                     (self.start, self.end) = (0, count);
-                    self.hasher.update(&self.buffer[..count]);
+                    if let Some((hasher, _)) = &mut self.layer {
+                        hasher.update(&self.buffer[..count]);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => return Err(Error::Stream { action: "read", source }),
@@ -472,7 +503,7 @@ fn invalid(offset: u64, reason: &'static str) -> Error {
 }
 
 /// The sum of a header's bytes, its own field taken as spaces; some old programs added signed bytes.
-fn check_sum(block: &[u8; BLOCK_BYTES]) -> Result<(), &'static str> {
+pub(crate) fn check_sum(block: &[u8; BLOCK_BYTES]) -> Result<(), &'static str> {
     let bytes = || block[..148].iter().chain(&[b' '; 8]).chain(&block[156..]);
     let unsigned: i64 = bytes().map(|&byte| i64::from(byte)).sum();
     let signed: i64 = bytes().map(|&byte| i64::from(byte as i8)).sum();

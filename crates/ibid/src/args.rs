@@ -42,8 +42,18 @@ pub enum Command {
     Context(Context),
     /// List the images in the store
     Images(Images),
-    /// Write an image as a Docker archive
+    /// Say what is known of an image: configuration, layers, history, and which code it holds
+    Inspect(Inspect),
+    /// Say what differs between two images: files and configuration; the exit code is 1 when something does
+    Diff(Diff),
+    /// Give an image another name
+    Tag(Tag),
+    /// Take names from images; layers that no name needs are removed by `ibid gc`
+    Rmi(Rmi),
+    /// Write images to a file, a folder or a pipe, for `ibid load`, Docker, podman and others
     Save(Save),
+    /// Read images from a file, a folder or a pipe, as `ibid save`, Docker, podman and others write them
+    Load(Load),
     /// Get an image from a registry and print its digest
     Pull(Pull),
     /// Send an image to a registry and print its name there
@@ -54,6 +64,8 @@ pub enum Command {
     Logout(Logout),
     /// Remove layers, packages and cached values that no tag and no run needs
     Gc(Gc),
+    /// Look after the store
+    Store(Store),
     /// Say what this machine can do, and the command that mends what it cannot
     Doctor(Doctor),
 }
@@ -226,13 +238,96 @@ pub struct Images {
 }
 
 #[derive(Debug, Args)]
-pub struct Save {
+pub struct Inspect {
     /// Image: a tag, a digest, or the first digits of one
     pub image: String,
 
-    /// File to write; `-` is stdout
-    #[arg(short, long, value_name = "FILE")]
-    pub output: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// Image: a tag, a digest, or the first digits of one
+    #[arg(value_name = "IMAGE")]
+    pub first: String,
+
+    /// The image to compare it with
+    #[arg(value_name = "IMAGE")]
+    pub second: String,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// Image: a tag, a digest, or the first digits of one
+    pub image: String,
+
+    /// Name that it gets; another image that has it loses it
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Rmi {
+    /// Images: tags, or digests of images with one tag
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Save {
+    /// Images: tags, digests, or the first digits of one
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+
+    /// File or folder to write; `-` is stdout [default: stdout, unless that is a terminal]
+    #[arg(short, long, value_name = "FILE|DIR|-")]
+    pub output: Option<PathBuf>,
+
+    /// What to write [default: oci for a folder that is there or a path that ends with `/`, else docker]
+    #[arg(long, value_enum)]
+    pub format: Option<SaveFormat>,
+
+    /// How layers are compressed [default: none for docker, gzip for oci and oci-archive]
+    #[arg(long, value_enum)]
+    pub compression: Option<LayerCompression>,
+}
+
+/// What `ibid save` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SaveFormat {
+    /// An archive for `docker load`
+    #[value(alias = "docker-archive")]
+    Docker,
+    /// An archive of an OCI image layout
+    OciArchive,
+    /// A folder in the OCI image layout
+    #[value(alias = "oci-dir")]
+    Oci,
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LayerCompression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+#[derive(Debug, Args)]
+pub struct Load {
+    /// File or folder to read; `-` is stdin [default: stdin, unless that is a terminal]
+    #[arg(short, long, value_name = "FILE|DIR|-")]
+    pub input: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -297,6 +392,25 @@ pub struct Gc {
     #[arg(long)]
     pub dry_run: bool,
 
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Store {
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read all that the store holds and move what is damaged out of the way; the exit code is 1 when something is
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
     /// Print JSON
     #[arg(long)]
     pub json: bool,

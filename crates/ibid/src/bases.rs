@@ -71,7 +71,13 @@ impl<'a> Bases<'a> {
         let Self { store, project, epoch, .. } = *self;
         let spec = spec(table)?;
         let failed = |error: ibid_debian::Error| {
-            Failure::of(&error).while_doing(format!("cannot make the base `{name}`"))
+            let failure = Failure::of(&error).while_doing(format!("cannot make the base `{name}`"));
+            match &error {
+                ibid_debian::Error::Sandbox(error) if error.mend().is_some() => {
+                    failure.hint(error.mend().unwrap_or_default())
+                }
+                _ => failure,
+            }
         };
         let host = ibid_debian::Host::read(Path::new("/"), utf8_environment()).map_err(failed)?;
         let mut lock = Lock::read(&project.root)?;

@@ -40,6 +40,7 @@ use crate::lock_mode::{LockMode, check_update, lacking, refuse_unlocked, update_
 use crate::project::Project;
 use crate::registries::{self, Transfer};
 use crate::report::Failure;
+use crate::settings::additional_stores;
 use crate::ui::{self, Ui};
 use crate::unwanted_files::UnwantedFiles;
 
@@ -93,8 +94,15 @@ pub fn store_root() -> Result<PathBuf, Failure> {
 /// The user's store.
 pub fn open_store() -> Result<Store, Failure> {
     let root = store_root()?;
-    Store::open(&root)
-        .map_err(|error| Failure::of(&error).while_doing(format!("cannot open the store {}", root.display())))
+    Store::open_with(&root, &additional_stores()?).map_err(|error| {
+        let failure = Failure::of(&error).while_doing(format!("cannot open the store {}", root.display()));
+        match error {
+            ibid_store::Error::Additional { .. } => {
+                failure.hint("docs/images.md says how a store is shared, and where such stores are named")
+            }
+            _ => failure,
+        }
+    })
 }
 
 /// The image that a person means: a tag, a digest, or the first digits of one.
@@ -127,13 +135,14 @@ pub fn find_image(store: &Store, text: &str) -> Result<Digest, Failure> {
         }
     }
     let failure = Failure::new(format!("there is no image `{text}` in the store"));
-    let nearest = tags
-        .iter()
-        .map(|(reference, _)| reference.to_string())
-        .min_by_key(|known| strsim::osa_distance(known, text))
-        .filter(|known| strsim::osa_distance(known, text) <= 3);
-    Err(match nearest {
-        Some(known) => failure.hint(format!("did you mean `{known}`?")),
+    // The tag need not be given when it is `latest`.
+    let names = tags.iter().flat_map(|(reference, _)| {
+        let name = reference.to_string();
+        [name.strip_suffix(":latest").map(str::to_owned), Some(name)].into_iter().flatten()
+    });
+    let nearest = names.map(|known| (strsim::osa_distance(&known, text), known)).min();
+    Err(match nearest.filter(|(distance, _)| *distance <= 3) {
+        Some((_, known)) => failure.hint(format!("did you mean `{known}`?")),
         None => failure.hint("`ibid images` lists what is there, `ibid build` makes the project's"),
     })
 }
@@ -613,6 +622,7 @@ impl<'a> Preparation<'a> {
                 Failure::new("the build was interrupted").code(status.shell_code())
             }
             StepError::Command { output, .. } => failure.output(output),
+            StepError::Sandbox(error) if error.mend().is_some() => failure.hint(error.mend().unwrap_or_default()),
             StepError::TooManyLayers => {
                 failure.hint("join steps: name several sources in one COPY, and join commands in one RUN with `&&` or a heredoc")
             }

@@ -17,6 +17,7 @@ mod near_option;
 mod project;
 mod registries;
 mod report;
+mod settings;
 mod ui;
 mod unwanted_files;
 
@@ -47,7 +48,13 @@ fn main() -> ExitCode {
         Command::Gc(gc) => commands::gc::main(&ui, gc),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
+        Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),
+        Command::Diff(diff) => commands::diff_images::main(&ui, diff),
+        Command::Tag(tag) => commands::tag::main(&ui, tag),
+        Command::Rmi(rmi) => commands::rmi::main(&ui, rmi),
         Command::Save(save) => commands::save::main(&ui, save),
+        Command::Load(load) => commands::load::main(&ui, load),
+        Command::Store(store) => commands::store::main(&ui, store),
         Command::Pull(pull) => commands::pull::main(&ui, pull),
         Command::Push(push) => commands::push::main(&ui, &cli, push),
         Command::Login(login) => commands::login::login(&ui, login),

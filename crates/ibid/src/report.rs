@@ -68,8 +68,11 @@ impl Failure {
         [&self.message].into_iter().chain(&self.causes).map(String::as_str).collect::<Vec<_>>().join(": ")
     }
 
-    fn add_causes(&mut self, mut source: Option<&dyn Error>) {
+    fn add_causes(&mut self, mut source: Option<&(dyn Error + 'static)>) {
         while let Some(cause) = source {
+            if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+                self.hints.extend(hint_of(error.kind()).map(str::to_owned));
+            }
             let text = cause.to_string();
             // Transparent wrappers repeat what was just said.
             if self.causes.last().unwrap_or(&self.message) != &text {
@@ -167,6 +170,22 @@ impl Failure {
             ui.hint(hint);
         }
         self.code
+    }
+}
+
+/// What to do about failures of the disk, whatever was being done.
+fn hint_of(kind: std::io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        std::io::ErrorKind::StorageFull => Some(
+            "make room: `ibid gc --keep 0` removes what no tag and no run needs; XDG_DATA_HOME says where the store is",
+        ),
+        std::io::ErrorKind::QuotaExceeded => {
+            Some("the quota is used up: `ibid gc --keep 0` removes what no tag and no run needs")
+        }
+        std::io::ErrorKind::ReadOnlyFilesystem => Some(
+            "images that are there can be run; to build and load, set XDG_DATA_HOME to a folder that can be written",
+        ),
+        _ => None,
     }
 }
 

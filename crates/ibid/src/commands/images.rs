@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ibid_core::digest::Digest;
+use ibid_store::{Error, Store};
 use serde_json::json;
 
 use crate::args::Images;
@@ -18,14 +20,10 @@ pub fn main(images: &Images) -> Result<u8, Failure> {
     }
     let mut rows = Vec::new();
     for (digest, tags) in by_image {
-        // A tag whose image is gone is shown as such rather than hiding the others.
-        let config = store.image(&digest).ok();
-        let mut bytes = 0;
-        for layer in config.iter().flat_map(|config| &config.rootfs.diff_ids) {
-            bytes += store.layer_size(layer)?;
-        }
+        // A tag whose image is gone, in part or whole, is shown as such rather than hiding the others.
+        let bytes = bytes(&store, &digest);
         let built = ibid_build::record::BuildRecord::read(&store, &digest)?.map(|record| record.built);
-        rows.push((tags, digest, bytes, built, config.is_some()));
+        rows.push((tags, digest, bytes.as_ref().copied().unwrap_or(0), built, bytes.is_ok()));
     }
     // Newest first; what was not built here last.
     rows.sort_by(|a, b| (&b.3, &a.0).cmp(&(&a.3, &b.0)));
@@ -52,6 +50,12 @@ pub fn main(images: &Images) -> Result<u8, Failure> {
         .collect();
     print_table(&["IMAGE", "DIGEST", "SIZE", "BUILT"], &table);
     Ok(0)
+}
+
+/// Bytes of content of an image.
+fn bytes(store: &Store, image: &Digest) -> Result<u64, Error> {
+    let config = store.image(image)?;
+    config.rootfs.diff_ids.iter().map(|layer| store.layer_size(layer)).sum()
 }
 
 /// Columns as wide as their widest cell.

@@ -166,6 +166,10 @@ fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
     let failure = Failure::of(&error);
     match error {
         native::Error::Sandbox(error) => {
+            let failure = match error.mend() {
+                Some(mend) => failure.hint(mend),
+                None => failure,
+            };
             let failure = failure.code(error.exit_code());
             match (error.exit_code(), &config.config.entrypoint) {
                 (127, None) => failure.hint(

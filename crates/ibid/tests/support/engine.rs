@@ -5,6 +5,19 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// Whether a program is there that the need `need` stands for. As `ibid_testing::need`, says what is missing, or panics
+/// where that is required.
+pub fn has_program(need: &str, program: &str) -> bool {
+    let Err(error) = Command::new(program).arg("--version").output() else { return true };
+    let required = std::env::var("IBID_TEST_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|name| name == need || name == "all"),
+        "needs {need}: {program}: {error}"
+    );
+    eprintln!("skipped: needs {need}: {program}: {error}");
+    false
+}
+
 /// A Docker engine of this test, ended when dropped.
 pub struct Engine {
     daemon: Child,
@@ -17,15 +30,7 @@ impl Engine {
     /// Whether the programs are there; no running engine is needed. As `ibid_testing::need`, says what is missing, or
     /// panics where that is required.
     pub fn is_installed() -> bool {
-        let missing = ["dockerd", "docker"].into_iter().find_map(|program| {
-            let error = Command::new(program).arg("--version").output().err()?;
-            Some(format!("{program}: {error}"))
-        });
-        let Some(why) = missing else { return true };
-        let required = std::env::var("IBID_TEST_REQUIRE").unwrap_or_default();
-        assert!(!required.split(',').any(|name| name == "docker" || name == "all"), "needs docker: {why}");
-        eprintln!("skipped: needs docker: {why}");
-        false
+        has_program("docker", "dockerd") && has_program("docker", "docker")
     }
 
     /// `folder` has a short path, as sockets need; `data` lies on a file system that overlays can be made of.
