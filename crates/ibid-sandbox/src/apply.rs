@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ibid_sys::Errno;
 use ibid_sys::mount::{Attributes, set_attributes};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, fchown, fstat, openat, symlinkat,
-};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat, symlinkat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, mount_change, unmount,
@@ -25,8 +23,9 @@ use crate::root::{Root, attach, attach_at};
 const OVER_THE_OLD_ROOT: &str = "/";
 
 /// Performs all steps. `idmaps` are the user namespaces that [`Step::Bind`] refers to.
-pub(crate) fn apply(steps: &[Step], idmaps: &[OwnedFd]) -> Result<(), Failure> {
-    let mut stage = Stage { root: None, files: None, files_written: 0, empty: None };
+/// With `only_id`, nothing is given to root: there is nobody but the user.
+pub(crate) fn apply(steps: &[Step], only_id: bool, idmaps: &[OwnedFd]) -> Result<(), Failure> {
+    let mut stage = Stage { only_id, root: None, files: None, files_written: 0, empty: None };
     for step in steps {
         stage.perform(step, idmaps)?;
     }
@@ -34,6 +33,7 @@ pub(crate) fn apply(steps: &[Step], idmaps: &[OwnedFd]) -> Result<(), Failure> {
 }
 
 struct Stage {
+    only_id: bool,
     root: Option<Root>,
     /// A file system in memory for injected files. Attached only until the new root is entered.
     files: Option<OwnedFd>,
@@ -78,7 +78,7 @@ impl Stage {
                     overlay::mount_over(source, Path::new(OVER_THE_OLD_ROOT)).map_err(|failure| {
                         Failure::step("mount the layers of the root file system", failure.path, failure.errno)
                     })?;
-                self.root = Some(Root::new(folder));
+                self.root = Some(Root::new(folder, self.only_id));
                 Ok(())
             }
             Step::RootFolder(path) => {
@@ -95,7 +95,8 @@ impl Stage {
                     attach_at(&mount, Path::new(OVER_THE_OLD_ROOT))?;
                     Ok(mount)
                 };
-                self.root = Some(Root::new(mounted().map_err(failure("mount the root file system", path))?));
+                let mounted = mounted().map_err(failure("mount the root file system", path))?;
+                self.root = Some(Root::new(mounted, self.only_id));
                 Ok(())
             }
             Step::Filesystem { kind, target, options, restrict } => {
@@ -131,7 +132,7 @@ impl Stage {
                     let made = || {
                         let (parent, name) = root.parent(path, false)?;
                         symlinkat(to.as_str(), &parent, name)?;
-                        chownat(&parent, name, Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::SYMLINK_NOFOLLOW)
+                        root.own(&parent, name)
                     };
                     made().map_err(failure("make the link", path))
                 })
@@ -208,7 +209,9 @@ impl Stage {
         while !rest.is_empty() {
             rest = &rest[rustix::io::write(&written, rest)?..];
         }
-        fchown(&written, Some(Uid::from_raw(file.uid)), Some(Gid::from_raw(file.gid)))?;
+        if !self.only_id {
+            fchown(&written, Some(Uid::from_raw(file.uid)), Some(Gid::from_raw(file.gid)))?;
+        }
         fchmod(&written, Mode::from_raw_mode(file.mode))?;
         drop(written);
         let opened = openat(files, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;

@@ -28,6 +28,7 @@ mod error;
 mod idmap;
 mod init;
 mod overlay;
+mod owners;
 mod plan;
 mod report;
 mod root;

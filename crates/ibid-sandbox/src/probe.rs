@@ -15,6 +15,7 @@ use ibid_sys::clone::{Namespaces, borrow_memory};
 use rustix::process::{WaitOptions, waitpid};
 use serde::Serialize;
 
+use crate::plan::Owners;
 use crate::spec::{IdMap, Overlay, Upper};
 use crate::userns::{self, Obstacle};
 use crate::{idmap, overlay};
@@ -322,7 +323,7 @@ pub fn seccomp() -> Finding {
     let ability = "seccomp filters";
     let answer = answer_in(Namespaces::default(), || {
         rustix::thread::set_no_new_privs(true)?;
-        ibid_sys::seccomp::install(&crate::seccomp::filter(crate::capabilities::allowed(&[])))
+        ibid_sys::seccomp::install(&crate::seccomp::filter(crate::capabilities::allowed(&[]), Owners::Kernel))
     });
     match answer {
         Ok(()) => Finding::works(ability, "can be installed"),

@@ -12,6 +12,8 @@ use crate::spec::ExitStatus;
 /// A message of the stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// The program is about to execute, under a filter whose listener comes along.
+    Listening,
     /// The program is executing. The other end of its terminal comes along when it has one.
     Started,
     /// It never will.

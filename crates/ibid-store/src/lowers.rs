@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use ibid_sys::owner;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
@@ -52,12 +53,9 @@ impl<'a> Lowers<'a> {
         let full = self.folders[topmost].join(as_path(path));
         let Some(status) = look(&full)? else { return Ok(None) };
         let xattrs = attributes::read(&c_string(&full), &full)?.kept;
-        Ok(Some(LowerFolder {
-            mode: status.st_mode & 0o7777,
-            uid: status.st_uid,
-            gid: status.st_gid,
-            xattrs,
-        }))
+        let (uid, gid) =
+            owner::in_layer(full.as_path(), &status).map_err(Error::io("read the owner of", &full))?;
+        Ok(Some(LowerFolder { mode: status.st_mode & 0o7777, uid, gid, xattrs }))
     }
 
     fn showing(&mut self, path: &[u8]) -> Result<Vec<usize>> {

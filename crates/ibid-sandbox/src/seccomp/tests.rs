@@ -43,7 +43,11 @@ fn here() -> (u32, usize) {
 fn check(capabilities: u64, call: &str, argument: u64, expected: u32) {
     let (architecture, column) = here();
     let number = find(call, column).unwrap_or_else(|| panic!("no call {call}"));
-    assert_eq!(run(&filter(capabilities), architecture, number, argument), expected, "{call}({argument:#x})");
+    assert_eq!(
+        run(&filter(capabilities, Owners::Kernel), architecture, number, argument),
+        expected,
+        "{call}({argument:#x})"
+    );
 }
 
 fn find(name: &str, column: usize) -> Option<u32> {
@@ -115,7 +119,7 @@ fn personality_only_of_harmless_values() {
 #[test]
 fn every_number_has_the_answer_of_the_table() {
     for capabilities in [DEFAULT, 0, u64::MAX] {
-        let program = filter(capabilities);
+        let program = filter(capabilities, Owners::Kernel);
         for &(architecture, column) in FILTERED {
             for number in 0..=newest(column) + 600 {
                 let listed = |calls: &[Call]| calls.iter().any(|call| call.numbers[column] == Some(number));
@@ -146,15 +150,15 @@ fn calls_of_a_foreign_architecture_are_refused() {
     let known: Vec<u32> = FILTERED.iter().map(|(architecture, _)| *architecture).collect();
     for architecture in [X86_64, I386, AARCH64, 0, 0x4000_0028] {
         if !known.contains(&architecture) {
-            assert_eq!(run(&filter(DEFAULT), architecture, 0, 0), REFUSED);
+            assert_eq!(run(&filter(DEFAULT, Owners::Kernel), architecture, 0, 0), REFUSED);
         }
     }
 }
 
 #[test]
 fn the_filter_is_small_enough_for_the_kernel() {
-    assert!(filter(u64::MAX).len() < 4096);
-    assert!(filter(DEFAULT).len() < 400, "{}", filter(DEFAULT).len());
+    assert!(filter(u64::MAX, Owners::Kernel).len() < 4096);
+    assert!(filter(DEFAULT, Owners::Kernel).len() < 400, "{}", filter(DEFAULT, Owners::Kernel).len());
 }
 
 #[test]
