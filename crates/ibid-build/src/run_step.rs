@@ -57,6 +57,7 @@ pub(crate) struct Made {
 pub(crate) fn run(run: &Run, site: &Site, on_line: &(dyn Fn(&str) + Sync)) -> Result<Made, StepError> {
     let Site { store, request, layers, draft, cancellation, .. } = *site;
     let user = find_user(store, &run.user, layers)?;
+    store.hold_owners(layers)?;
     let step_mounts = StepMounts::prepare(run, site, on_line)?;
     let mut env = run.env.clone();
     let is_set = |env: &[(String, String)], name: &str| env.iter().any(|(known, _)| known == name);

@@ -14,7 +14,7 @@
 //! namespace's root may, and what it makes belongs to whoever the container's program runs as.
 
 mod files;
-mod ids;
+pub(crate) mod ids;
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -122,7 +122,7 @@ impl Answers {
         if !self.listener.waits(call) {
             return Ok(Answer::Kernel);
         }
-        let old = self.files.owner(file)?.unwrap_or(self.maker);
+        let old = self.files.owner(file, self.maker)?.unwrap_or(self.maker);
         let keep = |new: u32, old: u32| if new == u32::MAX { old } else { new };
         let owner = (keep(new.0, old.0), keep(new.1, old.1));
         if !self.processes.ids_of(call.thread).may_give(old, owner) {
@@ -183,7 +183,7 @@ impl Answers {
         } else {
             self.files.at(call.thread, folder, &path, flags & files::NO_FOLLOW == 0).ok()?
         };
-        let owner = self.files.owner(&file).ok()??;
+        let owner = self.files.owner(&file, self.maker).ok()??;
         (owner != self.maker).then_some((file, owner))
     }
 
@@ -242,5 +242,6 @@ mod numbers {
         GETRESUID 118 148
         GETRESGID 120 150
         GETGROUPS 115 158
+        PRCTL 157 167
     }
 }

@@ -11,9 +11,11 @@ mod calls;
 use ibid_sys::seccomp::Instruction;
 
 use calls::{
-    ALLOWED, ASKS_FOR_OWNERS, CHANGES_OWNERS, CLONE, CLONE3, Call, PERSONALITY, SOCKET, WITH_CAPABILITY,
+    ALLOWED, ASKS_FOR_OWNERS, CHANGES_OWNERS, CLONE, CLONE3, Call, PERSONALITY, PRCTL, SOCKET,
+    WITH_CAPABILITY,
 };
 
+use crate::owners::ids::KEEP_CAPABILITIES;
 use crate::plan::Owners;
 
 // Operations of classic BPF.
@@ -66,6 +68,8 @@ enum Answer {
     Fail(u32),
     /// Whoever listens answers.
     HandOn,
+    /// The same when its first argument is this; else it is allowed.
+    HandOnWith(u32),
     /// Allowed when its first argument has none of these bits.
     WithoutBits(u32),
     /// Allowed when its first argument is in one of these ranges, both ends included.
@@ -116,6 +120,7 @@ fn ranges(column: usize, capabilities: u64, owners: Owners) -> Vec<(u32, Answer)
         Owners::Remembered if is_native => {
             answer_instead(CHANGES_OWNERS, Answer::HandOn);
             answer_instead(ASKS_FOR_OWNERS, Answer::HandOn);
+            answer_instead(&[PRCTL], Answer::HandOnWith(KEEP_CAPABILITIES));
         }
         Owners::Remembered | Owners::Pretended => answer_instead(CHANGES_OWNERS, Answer::Fail(0)),
     }
@@ -217,6 +222,12 @@ fn respond(answer: Answer) -> Vec<Instruction> {
         Answer::Allow => vec![permitted],
         Answer::Fail(errno) => vec![instruction(RETURN, FAIL | errno)],
         Answer::HandOn => vec![instruction(RETURN, HAND_ON)],
+        Answer::HandOnWith(value) => vec![
+            instruction(LOAD, FIRST_ARGUMENT_LOW),
+            Instruction { code: JUMP_EQUAL, jump_true: 1, jump_false: 0, constant: value },
+            permitted,
+            instruction(RETURN, HAND_ON),
+        ],
         Answer::WithoutBits(bits) => vec![
             instruction(LOAD, FIRST_ARGUMENT_LOW),
             Instruction { code: JUMP_ANY_BIT, jump_true: 1, jump_false: 0, constant: bits },

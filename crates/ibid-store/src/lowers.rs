@@ -1,18 +1,51 @@
 //! What the lower folders of an overlay show at a path, without mounting them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use ibid_sys::owner;
+use ibid_core::digest::DiffId;
+use ibid_sys::owner::{self, Inode};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use crate::attributes;
-use crate::manifest::Entry;
+use crate::manifest::{Entry, Kind};
 use crate::path::{self, as_path};
-use crate::{Error, Result};
+use crate::{Error, Result, Store};
+
+impl Store {
+    /// Holds the owners of links, pipes and devices of `layers`, where they have none on disk: before a container or a copy
+    /// looks at them. See [`ibid_sys::owner`].
+    pub fn hold_owners(&self, layers: &[DiffId]) -> Result<()> {
+        static HELD: Mutex<BTreeSet<DiffId>> = Mutex::new(BTreeSet::new());
+        if owner::only_uid().is_none() {
+            return Ok(());
+        }
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in layers {
+            if held.contains(layer) {
+                continue;
+            }
+            let tree = self.layer_tree(layer);
+            for entry in self.layer_manifest(layer)?.entries {
+                let on_disk = matches!(entry.kind, Kind::File { .. } | Kind::Folder { .. } | Kind::Whiteout);
+                if on_disk || (entry.uid, entry.gid) == (0, 0) {
+                    continue;
+                }
+                if let Some(status) = look(&tree.join(as_path(&entry.path)))?
+                    && !owner::holds_attribute(&status)
+                {
+                    owner::remember(Inode::OfLayers(status.st_ino), (entry.uid, entry.gid));
+                }
+            }
+            held.insert(*layer);
+        }
+        Ok(())
+    }
+}
 
 /// Lower folders, topmost first.
 pub(crate) struct Lowers<'a> {

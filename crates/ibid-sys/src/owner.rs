@@ -29,8 +29,17 @@ pub type Owner = (u32, u32);
 /// The one mapped user id; the highest number, which nobody can have, where there are many.
 static ONLY_UID: AtomicU32 = AtomicU32::new(u32::MAX);
 
-/// Device and inode of what can have no attribute.
-static OTHERS: Mutex<Option<HashMap<(u64, u64), Owner>>> = Mutex::new(None);
+/// What can have no attribute, by its inode's number.
+static OTHERS: Mutex<Option<HashMap<Inode, Owner>>> = Mutex::new(None);
+
+/// An inode. Layers lie on one file system, and overlays of them, though they are devices of their own, show its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Inode {
+    /// Of a layer, a draft, or an overlay of them.
+    OfLayers(u64),
+    /// Of another file system: its device, and the number.
+    Elsewhere(u64, u64),
+}
 
 /// From now on only `uid` is mapped, to itself.
 pub fn keep_beside(uid: u32) {
@@ -58,7 +67,7 @@ pub fn change_at(folder: impl AsFd, name: impl Arg + Copy, owner: Owner) -> Resu
     }
     let status = rustix::fs::statat(folder.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)?;
     if !holds_attribute(&status) {
-        remember((status.st_dev, status.st_ino), owner);
+        remember(Inode::OfLayers(status.st_ino), owner);
         return Ok(());
     }
     mark(folder, name, owner)
@@ -84,7 +93,7 @@ pub fn take(path: impl Arg, status: &Stat) -> Result<Option<Owner>, Errno> {
         return read(path);
     }
     let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(others.as_mut().and_then(|others| others.remove(&(status.st_dev, status.st_ino))))
+    Ok(others.as_mut().and_then(|others| others.remove(&Inode::OfLayers(status.st_ino))))
 }
 
 /// As [`take`], of what is in a layer: what nobody gave an owner is root's. Nothing is forgotten.
@@ -95,7 +104,7 @@ pub fn in_layer(path: impl Arg, status: &Stat) -> Result<Owner, Errno> {
     if holds_attribute(status) {
         return Ok(read(path)?.unwrap_or((0, 0)));
     }
-    Ok(remembered((status.st_dev, status.st_ino)).unwrap_or((0, 0)))
+    Ok(remembered(Inode::OfLayers(status.st_ino)).unwrap_or((0, 0)))
 }
 
 /// The attribute of the file at `path`, which is not followed.
@@ -109,13 +118,13 @@ pub fn read(path: impl Arg) -> Result<Option<Owner>, Errno> {
 }
 
 /// Holds the owner of what can have no attribute.
-pub fn remember(inode: (u64, u64), owner: Owner) {
+pub fn remember(inode: Inode, owner: Owner) {
     let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
     others.get_or_insert_default().insert(inode, owner);
 }
 
 /// The owner that is held for an inode.
-pub fn remembered(inode: (u64, u64)) -> Option<Owner> {
+pub fn remembered(inode: Inode) -> Option<Owner> {
     OTHERS.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.get(&inode).copied()
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use ibid_sys::Errno;
-use ibid_sys::owner::{self, Owner};
+use ibid_sys::owner::{self, Inode, Owner};
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags, chownat, fstat, openat, openat2,
 };
@@ -136,7 +136,33 @@ impl Files {
     }
 
     /// The owner that is kept; none for what nobody gave away.
-    pub(super) fn owner(&self, file: &File) -> Result<Option<Owner>, Errno> {
+    pub(super) fn owner(&self, file: &File, maker: Owner) -> Result<Option<Owner>, Errno> {
+        Ok(match self.kept(file)? {
+            Some(owner) => Some(owner),
+            None => self.inherited_group(file).map(|gid| (maker.0, gid)),
+        })
+    }
+
+    /// The group of a new file in a folder with the bit that says so (inode(7)).
+    fn inherited_group(&self, file: &File) -> Option<u32> {
+        let (root, device) = self.root.as_ref()?;
+        if file.status.st_dev != *device {
+            return None;
+        }
+        let path = fs::read_link(file.path()).ok()?;
+        for folder in path.ancestors().skip(1) {
+            let Ok(folder) = find(root.as_fd(), folder.as_os_str().as_bytes(), false) else { return None };
+            if !Mode::from_raw_mode(folder.status.st_mode).contains(Mode::SGID) {
+                return None;
+            }
+            if let Ok(Some((_, gid))) = self.kept(&folder) {
+                return Some(gid);
+            }
+        }
+        None
+    }
+
+    fn kept(&self, file: &File) -> Result<Option<Owner>, Errno> {
         if owner::holds_attribute(&file.status) {
             let mut value = [0; 32];
             return match rustix::fs::getxattr(file.path(), owner::ATTRIBUTE, &mut value) {
@@ -178,19 +204,18 @@ impl Files {
         self.root.as_ref().is_some_and(|(_, device)| *device == file.status.st_dev)
     }
 
-    /// Device and inode that hold a file: of the upper folder where an overlay shows it from there.
-    fn inode(&self, file: &File) -> (u64, u64) {
-        let shown = (file.status.st_dev, file.status.st_ino);
-        let Some(upper) = &self.upper else { return shown };
+    /// The inode that holds a file. A link that was copied up is shown with the number that it had below, and has another.
+    fn inode(&self, file: &File) -> Inode {
+        let Some(upper) = self.upper.as_ref().filter(|_| self.is_ours(file)) else {
+            return Inode::Elsewhere(file.status.st_dev, file.status.st_ino);
+        };
         // As the container names it, whatever the process's root is.
-        let Ok(path) = fs::read_link(file.path()) else { return shown };
-        let Ok(below) = path.strip_prefix("/") else { return shown };
-        match rustix::fs::lstat(upper.join(below)) {
-            Ok(status) if status.st_mode == file.status.st_mode && status.st_size == file.status.st_size => {
-                (status.st_dev, status.st_ino)
-            }
-            _ => shown,
-        }
+        let path = fs::read_link(file.path()).unwrap_or_default();
+        let in_upper = path.strip_prefix("/").map(|below| rustix::fs::lstat(upper.join(below)));
+        Inode::OfLayers(match in_upper {
+            Ok(Ok(status)) if status.st_mode == file.status.st_mode => status.st_ino,
+            _ => file.status.st_ino,
+        })
     }
 }
 

@@ -13,6 +13,8 @@ use super::numbers;
 
 /// "As it is", in calls that change ids.
 const SAME: u32 = u32::MAX;
+/// `PR_SET_KEEPCAPS`.
+pub(crate) const KEEP_CAPABILITIES: u32 = 8;
 /// Most groups of a process (`NGROUPS_MAX`).
 const GROUPS_MAX: u32 = 65_536;
 /// Processes that are known before those that have ended are forgotten.
@@ -33,6 +35,10 @@ pub(super) struct Ids {
     user: Set,
     group: Set,
     groups: Vec<u32>,
+    /// `PR_SET_KEEPCAPS`: what root may do outlasts the change to another user.
+    keeps_capabilities: bool,
+    /// It has become another user, and kept that.
+    kept_capabilities: bool,
 }
 
 impl Set {
@@ -98,11 +104,22 @@ impl Set {
 
 impl Ids {
     pub(super) fn of(uid: u32, gid: u32, groups: Vec<u32>) -> Self {
-        Self { user: Set::all(uid), group: Set::all(gid), groups }
+        let (user, group) = (Set::all(uid), Set::all(gid));
+        Self { user, group, groups, keeps_capabilities: false, kept_capabilities: false }
     }
 
     fn privileged(&self) -> bool {
-        self.user.effective == 0
+        self.user.effective == 0 || self.kept_capabilities
+    }
+
+    /// Changes the user ids, and what goes with them (capabilities(7), "Effect of user ID changes").
+    fn change_user(&mut self, change: impl FnOnce(&mut Set) -> Result<(), Errno>) -> Result<(), Errno> {
+        let was_root = self.user.has(0);
+        change(&mut self.user)?;
+        if was_root && !self.user.has(0) {
+            self.kept_capabilities = self.keeps_capabilities;
+        }
+        Ok(())
     }
 
     /// Whether a file of `old` may be given to `new`: by root always; by others, their own to a group of theirs.
@@ -181,11 +198,13 @@ impl Processes {
             numbers::GETRESGID => return three(call, listener, ids.group),
             numbers::GETGROUPS => return groups(call, listener, &ids.groups),
             numbers::SETUID | numbers::SETGID if first == SAME => return Err(Errno::INVAL),
-            numbers::SETUID => ids.user.set(first, privileged)?,
+            numbers::SETUID => ids.change_user(|user| user.set(first, privileged))?,
             numbers::SETGID => ids.group.set(first, privileged)?,
-            numbers::SETREUID => ids.user.set_two(first, second, privileged)?,
+            numbers::SETREUID => ids.change_user(|user| user.set_two(first, second, privileged))?,
             numbers::SETREGID => ids.group.set_two(first, second, privileged)?,
-            numbers::SETRESUID => ids.user.set_three([first, second, third], privileged)?,
+            numbers::SETRESUID => {
+                ids.change_user(|user| user.set_three([first, second, third], privileged))?;
+            }
             numbers::SETRESGID => ids.group.set_three([first, second, third], privileged)?,
             numbers::SETFSUID => result = ids.user.set_files(first, privileged),
             numbers::SETFSGID => result = ids.group.set_files(first, privileged),
@@ -199,6 +218,7 @@ impl Processes {
                 let number = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().unwrap_or_default());
                 ids.groups = bytes.chunks_exact(4).map(number).collect();
             }
+            numbers::PRCTL if first == KEEP_CAPABILITIES => ids.keeps_capabilities = second != 0,
             _ => return Ok(Answer::Kernel),
         }
         if let Some(process) = Process::of_thread(call.thread) {

@@ -545,6 +545,9 @@ pub(crate) const SOCKET: Call = Call { name: "socket", numbers: [Some(41), Some(
 /// Allowed for some values.
 pub(crate) const PERSONALITY: Call = Call { name: "personality", numbers: [Some(135), Some(136), Some(92)] };
 
+/// Hands on one of its operations.
+pub(crate) const PRCTL: Call = Call { name: "prctl", numbers: [Some(157), Some(172), Some(167)] };
+
 /// Change the owner of a file, or the ids of a process.
 pub(crate) const CHANGES_OWNERS: &[Call] = calls! {
     ["chown" 92 182 _]
