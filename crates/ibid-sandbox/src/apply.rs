@@ -19,6 +19,8 @@ use crate::plan::{File, Restrict, Step};
 use crate::report::Failure;
 use crate::root::{Root, attach, attach_at};
 
+/// What mounting the root file system's layers is called.
+pub(crate) const ROOT_OVERLAY: &str = "mount the layers of the root file system";
 /// Where the new root is mounted until it is entered: over the old one.
 const OVER_THE_OLD_ROOT: &str = "/";
 
@@ -74,10 +76,8 @@ impl Stage {
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes())
                 .map_err(|errno| Failure::step("set the host name", None, errno)),
             Step::RootOverlay(source) => {
-                let folder =
-                    overlay::mount_over(source, Path::new(OVER_THE_OLD_ROOT)).map_err(|failure| {
-                        Failure::step("mount the layers of the root file system", failure.path, failure.errno)
-                    })?;
+                let folder = overlay::mount_over(source, Path::new(OVER_THE_OLD_ROOT))
+                    .map_err(|failure| Failure::step(ROOT_OVERLAY, failure.path, failure.errno))?;
                 self.root = Some(Root::new(folder, self.only_id));
                 Ok(())
             }

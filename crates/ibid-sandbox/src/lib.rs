@@ -27,6 +27,7 @@ mod capabilities;
 mod error;
 mod idmap;
 mod init;
+mod obstacle;
 mod overlay;
 mod owners;
 mod plan;

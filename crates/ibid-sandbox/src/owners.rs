@@ -5,16 +5,18 @@
 //!
 //! | `chown` and its kin | the owner is kept beside the file, see [`ibid_sys::owner`] |
 //! | `stat` and its kin | with the owner that is kept; the kernel answers when that is what it knows |
+//! | `open`, `mkdir` and their kin | by the kernel, unless the process has become another user: then what is made is that user's |
 //! | `setuid`, `getuid` and their kin | each process has the ids that it would have, see [`ids`] |
 //!
 //! It is no protection, and need not be: whatever the program believes to be, to the host it is the user. What is read
 //! from the program's memory can change right after, and nothing worse follows than a wrong answer.
 //!
-//! Two things differ from the kernel's own doing: a process that has become another user may still do all that its
-//! namespace's root may, and what it makes belongs to whoever the container's program runs as.
+//! One thing differs from the kernel's own doing: a process that has become another user may still do all that its
+//! namespace's root may.
 
 mod files;
 pub(crate) mod ids;
+mod make;
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -26,6 +28,7 @@ use crate::error::Error;
 use crate::spec::{Rootfs, Spec};
 use files::Files;
 use ids::{Ids, Processes};
+use make::Make;
 
 /// Answers until nobody is left who could ask.
 pub(crate) fn answer(listener: Listener, spec: &Spec) -> Result<JoinHandle<()>, Error> {
@@ -91,6 +94,20 @@ impl Answers {
             numbers::FSTAT => self.status(call, low as i32, 0, second, files::EMPTY_PATH),
             numbers::NEWFSTATAT => self.status(call, low as i32, second, third, low_fourth),
             numbers::STATX => self.extended_status(call, low as i32, second, low_third, low_fourth, fifth),
+            #[cfg(target_arch = "x86_64")]
+            numbers::OPEN => self.make(call, here, first, &Make::file(low_second, low_third)),
+            numbers::OPENAT => self.make(call, low as i32, second, &Make::file(low_third, low_fourth)),
+            #[cfg(target_arch = "x86_64")]
+            numbers::CREAT => self.make(call, here, first, &Make::file(make::CREAT_FLAGS, low_second)),
+            #[cfg(target_arch = "x86_64")]
+            numbers::MKDIR => self.make(call, here, first, &Make::Folder { mode: low_second }),
+            numbers::MKDIRAT => self.make(call, low as i32, second, &Make::Folder { mode: low_third }),
+            #[cfg(target_arch = "x86_64")]
+            numbers::MKNOD => self.make(call, here, first, &Make::Node { mode: low_second }),
+            numbers::MKNODAT => self.make(call, low as i32, second, &Make::Node { mode: low_third }),
+            #[cfg(target_arch = "x86_64")]
+            numbers::SYMLINK => self.make(call, here, second, &Make::Link { target: first }),
+            numbers::SYMLINKAT => self.make(call, low_second as i32, third, &Make::Link { target: first }),
             _ => self.processes.call(call, &self.listener),
         }
     }
@@ -243,5 +260,14 @@ mod numbers {
         GETRESGID 120 150
         GETGROUPS 115 158
         PRCTL 157 167
+        OPEN 2 _
+        OPENAT 257 56
+        CREAT 85 _
+        MKDIR 83 _
+        MKDIRAT 258 34
+        MKNOD 133 _
+        MKNODAT 259 33
+        SYMLINK 88 _
+        SYMLINKAT 266 36
     }
 }

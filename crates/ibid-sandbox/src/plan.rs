@@ -379,7 +379,8 @@ fn devices(spec: &Spec, facts: Facts) -> Vec<Step> {
         source: format!("/dev/{name}").into(),
         target: trusted(&format!("/dev/{name}")),
         recursive: false,
-        restrict: Restrict { write: false, suid: true, devices: false, exec: true },
+        // A device can be written all the same; the node, which is the host's, keeps its owner and mode.
+        restrict: Restrict { write: true, suid: true, devices: false, exec: true },
         idmap: None,
     }));
     steps.push(filesystem(

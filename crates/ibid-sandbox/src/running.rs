@@ -21,11 +21,12 @@ use rustix::net::{
 };
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
+use crate::apply::ROOT_OVERLAY;
 use crate::error::Error;
 use crate::plan::{self, Facts, Steps};
 use crate::report::Report;
-use crate::spec::{ExitStatus, Network, Spec};
-use crate::{idmap, overlay, owners, stage, terminal, userns};
+use crate::spec::{ExitStatus, Network, Rootfs, Spec};
+use crate::{idmap, obstacle, overlay, owners, stage, terminal, userns};
 
 /// What the program reads and writes. Ignored with [`Spec::terminal`].
 #[derive(Debug, Default)]
@@ -78,6 +79,18 @@ fn ended(errno: Errno) -> Result<(), Errno> {
     match errno {
         Errno::SRCH | Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Ok(()),
         errno => Err(errno),
+    }
+}
+
+/// Says more of layers that cannot be mounted.
+fn in_overlay(error: Error, rootfs: &Rootfs) -> Error {
+    match (error, rootfs) {
+        (Error::Setup { step, path: None, source }, Rootfs::Overlay(overlay))
+            if step == ROOT_OVERLAY && source.raw_os_error() == Some(Errno::INVAL.raw_os_error()) =>
+        {
+            Error::Setup { step, path: None, source: obstacle::explained_overlay(overlay, Errno::INVAL) }
+        }
+        (error, _) => error,
     }
 }
 
@@ -153,7 +166,9 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
                 running.terminal = terminal;
                 return Ok(running);
             }
-            Ok(Some((Report::Failed(failure), _))) => return Err(failure.into_error()),
+            Ok(Some((Report::Failed(failure), _))) => {
+                return Err(in_overlay(failure.into_error(), &spec.rootfs));
+            }
             _ => return Err(running.lost()),
         }
     }

@@ -11,8 +11,8 @@ mod calls;
 use ibid_sys::seccomp::Instruction;
 
 use calls::{
-    ALLOWED, ASKS_FOR_OWNERS, CHANGES_OWNERS, CLONE, CLONE3, Call, PERSONALITY, PRCTL, SOCKET,
-    WITH_CAPABILITY,
+    ALLOWED, ASKS_FOR_OWNERS, CHANGES_OWNERS, CLONE, CLONE3, Call, MAKES_FILES, OPEN, OPENAT, PERSONALITY,
+    PRCTL, SOCKET, WITH_CAPABILITY,
 };
 
 use crate::owners::ids::KEEP_CAPABILITIES;
@@ -32,6 +32,8 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT_LOW: u32 = 16;
 const FIRST_ARGUMENT_HIGH: u32 = 20;
+const SECOND_ARGUMENT_LOW: u32 = 24;
+const THIRD_ARGUMENT_LOW: u32 = 32;
 
 // Answers of a filter.
 const ALLOW: u32 = 0x7fff_0000;
@@ -41,6 +43,9 @@ const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// `O_CREAT`.
+const CREATE: u32 = 0o100;
 
 /// All namespace flags of `clone`.
 const NEW_NAMESPACES: u32 = 0x7e02_0000;
@@ -70,6 +75,8 @@ enum Answer {
     HandOn,
     /// The same when its first argument is this; else it is allowed.
     HandOnWith(u32),
+    /// The same when the argument at this place has one of these bits.
+    HandOnWithBits(u32, u32),
     /// Allowed when its first argument has none of these bits.
     WithoutBits(u32),
     /// Allowed when its first argument is in one of these ranges, both ends included.
@@ -121,6 +128,9 @@ fn ranges(column: usize, capabilities: u64, owners: Owners) -> Vec<(u32, Answer)
             answer_instead(CHANGES_OWNERS, Answer::HandOn);
             answer_instead(ASKS_FOR_OWNERS, Answer::HandOn);
             answer_instead(&[PRCTL], Answer::HandOnWith(KEEP_CAPABILITIES));
+            answer_instead(MAKES_FILES, Answer::HandOn);
+            answer_instead(&[OPEN], Answer::HandOnWithBits(SECOND_ARGUMENT_LOW, CREATE));
+            answer_instead(&[OPENAT], Answer::HandOnWithBits(THIRD_ARGUMENT_LOW, CREATE));
         }
         Owners::Remembered | Owners::Pretended => answer_instead(CHANGES_OWNERS, Answer::Fail(0)),
     }
@@ -222,6 +232,12 @@ fn respond(answer: Answer) -> Vec<Instruction> {
         Answer::Allow => vec![permitted],
         Answer::Fail(errno) => vec![instruction(RETURN, FAIL | errno)],
         Answer::HandOn => vec![instruction(RETURN, HAND_ON)],
+        Answer::HandOnWithBits(argument, bits) => vec![
+            instruction(LOAD, argument),
+            Instruction { code: JUMP_ANY_BIT, jump_true: 1, jump_false: 0, constant: bits },
+            permitted,
+            instruction(RETURN, HAND_ON),
+        ],
         Answer::HandOnWith(value) => vec![
             instruction(LOAD, FIRST_ARGUMENT_LOW),
             Instruction { code: JUMP_EQUAL, jump_true: 1, jump_false: 0, constant: value },

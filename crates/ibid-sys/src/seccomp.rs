@@ -85,6 +85,7 @@ pub enum Answer {
 const RECEIVE: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
 const IS_VALID: libc::c_ulong = 0x4008_2102;
+const ADD_DESCRIPTOR: libc::c_ulong = 0x4018_2103;
 const CONTINUE: u32 = 1;
 
 impl Listener {
@@ -125,6 +126,25 @@ impl Listener {
     pub fn waits(&self, call: &Call) -> bool {
         // SAFETY: the request reads one number.
         unsafe { libc::ioctl(self.0.as_raw_fd(), IS_VALID as _, &raw const call.id) == 0 }
+    }
+
+    /// Gives the caller a copy of an open file, which is what its call is answered with then.
+    pub fn answer_with_file(
+        &self,
+        call: &Call,
+        file: BorrowedFd<'_>,
+        close_on_exec: bool,
+    ) -> Result<Answer, Errno> {
+        let request = libc::seccomp_notif_addfd {
+            id: call.id,
+            flags: 0,
+            srcfd: file.as_raw_fd() as u32,
+            newfd: 0,
+            newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+        };
+        // SAFETY: the structure is the one that this request reads.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), ADD_DESCRIPTOR as _, &raw const request) };
+        if result < 0 { Err(last_errno()) } else { Ok(Answer::Value(result.into())) }
     }
 
     /// Answers a call. That its caller has gone meanwhile is no error.

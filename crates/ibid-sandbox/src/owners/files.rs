@@ -35,13 +35,18 @@ pub(super) struct File {
 }
 
 impl File {
-    fn new(place: OwnedFd) -> Result<Self, Errno> {
+    pub(super) fn new(place: OwnedFd) -> Result<Self, Errno> {
         let status = fstat(&place)?;
         Ok(Self { place, status })
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.place.as_fd()
+    }
+
+    /// Whether what is made in this folder gets its group (inode(7)).
+    pub(super) fn sets_group(&self) -> bool {
+        Mode::from_raw_mode(self.status.st_mode).contains(Mode::SGID)
     }
 
     /// For calls that take a path only.

@@ -122,6 +122,11 @@ impl Ids {
         Ok(())
     }
 
+    /// Who owns what the process makes.
+    pub(super) fn maker(&self) -> owner::Owner {
+        (self.user.files, self.group.files)
+    }
+
     /// Whether a file of `old` may be given to `new`: by root always; by others, their own to a group of theirs.
     pub(super) fn may_give(&self, old: owner::Owner, new: owner::Owner) -> bool {
         let in_group = |gid| gid == self.group.files || self.groups.contains(&gid);

@@ -7,6 +7,7 @@
 pub(crate) const ARCHITECTURES: usize = 3;
 
 /// A system call: its name, and its number on x86-64, on 32-bit x86, on arm64.
+#[derive(Clone, Copy)]
 pub(crate) struct Call {
     #[cfg_attr(not(test), expect(dead_code, reason = "names are for the reader and for tests"))]
     pub(crate) name: &'static str,
@@ -544,6 +545,21 @@ pub(crate) const SOCKET: Call = Call { name: "socket", numbers: [Some(41), Some(
 
 /// Allowed for some values.
 pub(crate) const PERSONALITY: Call = Call { name: "personality", numbers: [Some(135), Some(136), Some(92)] };
+
+/// Make a file when they are asked to.
+pub(crate) const OPEN: Call = Call { name: "open", numbers: [Some(2), Some(5), None] };
+pub(crate) const OPENAT: Call = Call { name: "openat", numbers: [Some(257), Some(295), Some(56)] };
+
+/// Make a file.
+pub(crate) const MAKES_FILES: &[Call] = calls! {
+    ["creat" 85 8 _]
+    ["mkdir" 83 39 _]
+    ["mkdirat" 258 296 34]
+    ["mknod" 133 14 _]
+    ["mknodat" 259 297 33]
+    ["symlink" 88 83 _]
+    ["symlinkat" 266 304 36]
+};
 
 /// Hands on one of its operations.
 pub(crate) const PRCTL: Call = Call { name: "prctl", numbers: [Some(157), Some(172), Some(167)] };

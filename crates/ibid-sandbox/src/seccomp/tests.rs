@@ -20,7 +20,7 @@ fn run(program: &[Instruction], architecture: u32, number: u32, argument: u64) -
                 accumulator = match instruction.constant {
                     NUMBER => number,
                     ARCHITECTURE => architecture,
-                    FIRST_ARGUMENT_LOW => argument as u32,
+                    FIRST_ARGUMENT_LOW | SECOND_ARGUMENT_LOW | THIRD_ARGUMENT_LOW => argument as u32,
                     FIRST_ARGUMENT_HIGH => (argument >> 32) as u32,
                     other => panic!("loads from {other}"),
                 }
@@ -78,6 +78,46 @@ fn calls_are_answered_as_the_profile_says() {
     check(DEFAULT, "kcmp", 0, REFUSED);
     check(DEFAULT | 1 << 19, "kcmp", 0, ALLOW);
     check(DEFAULT | CAP_SYS_ADMIN, "mount", 0, ALLOW);
+}
+
+#[test]
+fn calls_about_owners_are_handed_on_where_they_are_remembered() {
+    let (architecture, column) = here();
+    let number = |call: &str| {
+        let all = [CHANGES_OWNERS, ASKS_FOR_OWNERS, MAKES_FILES, ALLOWED, &[OPEN, OPENAT, PRCTL]].concat();
+        all.iter().find(|it| it.name == call).and_then(|it| it.numbers[column]).expect("a call")
+    };
+    let check = |owners, call: &str, argument, expected| {
+        let program = filter(DEFAULT, owners);
+        assert_eq!(
+            run(&program, architecture, number(call), argument),
+            expected,
+            "{owners:?} {call}({argument})"
+        );
+    };
+    for call in ["fchownat", "setresuid", "getuid", "statx", "mkdirat"] {
+        check(Owners::Remembered, call, 0, HAND_ON);
+        check(Owners::Kernel, call, 0, ALLOW);
+    }
+    check(Owners::Pretended, "fchownat", 0, FAIL);
+    check(Owners::Pretended, "setgroups", 0, FAIL);
+    check(Owners::Pretended, "getuid", 0, ALLOW);
+    check(Owners::Remembered, "openat", 0o101, HAND_ON);
+    check(Owners::Remembered, "openat", 0o1, ALLOW);
+    check(Owners::Remembered, "prctl", 8, HAND_ON);
+    check(Owners::Remembered, "prctl", 9, ALLOW);
+    check(Owners::Remembered, "read", 0, ALLOW);
+    // Of a program of another architecture only what changes something is answered, and not remembered.
+    for &(architecture, column) in FILTERED.iter().skip(1) {
+        let program = filter(DEFAULT, Owners::Remembered);
+        let chown = CHANGES_OWNERS[0].numbers[column].expect("a call");
+        assert_eq!(run(&program, architecture, chown, 0), FAIL);
+        assert_eq!(
+            run(&program, architecture, ASKS_FOR_OWNERS[0].numbers[column].expect("a call"), 0),
+            ALLOW
+        );
+    }
+    assert!(filter(u64::MAX, Owners::Remembered).len() < 4096);
 }
 
 #[test]
