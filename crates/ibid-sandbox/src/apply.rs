@@ -6,8 +6,8 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ibid_sys::Errno;
 use ibid_sys::mount::{Attributes, set_attributes};
+use ibid_sys::{Errno, owner};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat, symlinkat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, UnmountFlags, fsconfig_create,
@@ -209,7 +209,10 @@ impl Stage {
         while !rest.is_empty() {
             rest = &rest[rustix::io::write(&written, rest)?..];
         }
-        if !self.only_id {
+        if self.only_id {
+            // Older kernels keep no attributes in memory; then it shows as the user's.
+            let _not_kept = owner::mark(files, name.as_str(), (file.uid, file.gid));
+        } else {
             fchown(&written, Some(Uid::from_raw(file.uid)), Some(Gid::from_raw(file.gid)))?;
         }
         fchmod(&written, Mode::from_raw_mode(file.mode))?;
