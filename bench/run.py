@@ -25,6 +25,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = "debian:bookworm-slim"
+# A user id that has no name, and so no subordinate ids.
+ONE_ID = "64321"
 BENCH_BASE = "ibid-bench-base"
 CONTEXT_FILES = 10_000
 LARGE_CONTEXT_FILES = 50_000
@@ -313,6 +315,46 @@ class Bench:
         self.report.add(
             "`true` in a built project", mine, peers, {"docker run --rm --net=host": 1 / 20, "runc run": 1 / 4}
         )
+
+    def start_one_id(self):
+        """The same for a user without subordinate ids, whom only root can become."""
+
+        def place():
+            if os.geteuid() != 0:
+                raise Unavailable("only root can become a user without subordinate ids")
+            program("setpriv")
+            self.folder.chmod(0o755)
+            folder = self.folder / "one-id"
+            if not folder.exists():
+                folder.mkdir()
+                shutil.copy(self.ibid, folder / "ibid")
+                shutil.copytree(self.project("start-one-id", 'ENTRYPOINT ["true"]\n'), folder / "project")
+                run("chown", "-R", f"{ONE_ID}:{ONE_ID}", folder)
+            return folder
+
+        become = ["setpriv", "--reuid", ONE_ID, "--regid", ONE_ID, "--clear-groups", "--inh-caps=-all", "--"]
+
+        def ibid():
+            folder = place()
+            command = [*become, folder / "ibid", "-C", folder / "project"]
+            env = {"XDG_DATA_HOME": str(folder / "share"), "HOME": str(folder)}
+            run(*command, "build", env=env)
+            return lambda number: ["env", *(f"{name}={value}" for name, value in env.items()), *command, "run", "--pegged"]
+
+        def bwrap():
+            place()
+            command, rootfs = program("bwrap"), self.rootfs()
+            mounts = ["--ro-bind", rootfs, "/", "--proc", "/proc", "--dev", "/dev"]
+            return lambda number: [*become, command, *mounts, "--unshare-all", "--share-net", "true"]
+
+        def no_container():
+            place()
+            return lambda number: [*become, "true"]
+
+        mine = self.available("ibid run --pegged, one id", ibid)
+        peers = [self.available("bwrap", bwrap), self.available("no container", no_container)]
+        contest("start-one-id", [mine, *peers], self.turns(30), warm_ups=2)
+        self.report.add("`true` for a user with one id", mine, peers, {"bwrap": 1.5})
 
     STEPS = "RUN echo one > /one\nRUN echo two > /two\nRUN echo three > /three\nCOPY . /context\n"
 
@@ -654,6 +696,7 @@ class Bench:
 
     ROWS = (
         "start",
+        "start_one_id",
         "rebuild",
         "rebuild_large",
         "one_file",

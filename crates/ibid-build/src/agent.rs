@@ -19,8 +19,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use ibid_core::plan::Permissions;
+use ibid_sys::owner;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat};
+use rustix::fs::{AtFlags, Mode, OFlags, chmodat};
 use rustix::io::Errno;
 
 const FAILURE: u8 = 5;
@@ -47,8 +48,7 @@ impl AgentSocket {
         // The path of a socket may have 108 bytes, less than a store's folder may need.
         let short = format!("/proc/self/fd/{}/{name}", std::os::fd::AsRawFd::as_raw_fd(&opened));
         let listener = UnixListener::bind(short)?;
-        let (uid, gid) = (Uid::from_raw(permissions.uid), Gid::from_raw(permissions.gid));
-        chownat(&opened, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        owner::change_at(&opened, name, (permissions.uid, permissions.gid))?;
         chmodat(&opened, name, Mode::from_raw_mode(permissions.mode), AtFlags::empty())?;
         listener.set_nonblocking(true)?;
         let (stopped, stop) = io::pipe()?;

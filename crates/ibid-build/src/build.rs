@@ -611,7 +611,7 @@ impl Performance<'_> {
         on_line: &(dyn Fn(&str) + Sync),
     ) -> Result<Option<DiffId>, StepError> {
         let (store, request) = (self.store, self.request);
-        let mut rules = CommitRules {
+        let rules = CommitRules {
             epoch: request.epoch,
             keep_nondeterminism: request.keep_nondeterminism,
             // Only what a container ran in has its mount points below it.
@@ -635,8 +635,8 @@ impl Performance<'_> {
                     cache_mounts: &self.cache_mounts,
                     cancellation: &self.cancellation,
                 };
-                rules.mount_points = run_step::run(run, &site, on_line)?;
-                Ok(draft.commit(&rules)?)
+                let run_step::Made { mount_points, maker } = run_step::run(run, &site, on_line)?;
+                Ok(draft.commit(&CommitRules { mount_points, maker, ..rules })?)
             }
             Action::Workdir { path, user } => {
                 let view = MergedView::new(store.layer_trees(layers));

@@ -182,6 +182,7 @@ pub(crate) fn from_layers(
 ) -> Result<Devices, Error> {
     let Place { store, draft, .. } = place;
     let known_devices = Devices::of_layers(store, layers, draft.path())?;
+    store.hold_owners(layers)?;
     let view = View::open(place)?;
     let folder = draft.path().join("source");
     make_host_folder(&folder)?;

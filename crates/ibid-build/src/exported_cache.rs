@@ -17,7 +17,6 @@
 //! Bases are no part of it: they are made from signed packages, or pulled, by those who build.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,6 +25,7 @@ use ibid_core::manifest::{Descriptor, MANIFEST, Manifest};
 use ibid_core::plan::Permissions;
 use ibid_registry::{Arrival, Repository};
 use ibid_store::{CommitRules, Compression, OciFolder, Store};
+use ibid_sys::owner;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -244,21 +244,15 @@ fn write_tag(
 /// Makes a layer of what is in a cache mount.
 fn copy_mount(store: &Store, name: &Digest, id: &str) -> Result<Option<Mount>, StepError> {
     let Some(held) = store.cache_mounts().existing(name)? else { return Ok(None) };
-    let metadata = std::fs::metadata(held.path())
-        .map_err(|source| StepError::Read { path: held.path().display().to_string(), source })?;
+    let failed = |source| StepError::Read { path: held.path().display().to_string(), source };
+    let status = rustix::fs::stat(held.path()).map_err(|errno| failed(errno.into()))?;
+    let (uid, gid) = owner::in_layer(held.path(), &status).map_err(|errno| failed(errno.into()))?;
     let files = Context::of_layers(held.path(), "the cache mount".to_owned())?;
     let draft = store.draft_layer()?;
     copy::into_folder(&files, &files.select_path(".")?, draft.upper(), "", false)?;
     // It is no part of any image: what differs each time may.
     let layer = draft.commit(&CommitRules { keep_nondeterminism: true, ..CommitRules::default() })?;
-    Ok(Some(Mount {
-        name: *name,
-        id: id.to_owned(),
-        layer,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        mode: metadata.mode() & 0o7777,
-    }))
+    Ok(Some(Mount { name: *name, id: id.to_owned(), layer, uid, gid, mode: status.st_mode & 0o7777 }))
 }
 
 /// Every blob of a cache whose manifest has that digest.

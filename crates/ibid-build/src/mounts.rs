@@ -27,6 +27,7 @@ use ibid_core::digest::{DiffId, Digest};
 use ibid_core::plan::{CacheBase, CopyFrom, Mount, Permissions, Run, Sharing};
 use ibid_sandbox::{MountKind, Overlay, Upper, rootfs};
 use ibid_store::{CacheMount, CommitRules, Found, MergedView};
+use ibid_sys::owner;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -306,7 +307,7 @@ impl Preparation<'_> {
                 .recursive(true)
                 .create(&path)
                 .and_then(|()| std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)))
-                .and_then(|()| std::os::unix::fs::chown(&path, Some(0), Some(0)))
+                .and_then(|()| Ok(owner::change_path(&path, (0, 0))?))
                 .map_err(io("make the folder", &path))?;
             Ok::<_, Error>(path)
         };
@@ -442,7 +443,10 @@ impl Preparation<'_> {
         }
         let files = Context::of_layers(&source, inputs::source_name(from, self.site.request))?;
         copy::into_folder(&files, &files.select_path(".")?, tree, "", false)?;
-        let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
+        let status = rustix::fs::stat(&source).map_err(|errno| io("look at", &source)(errno.into()))?;
+        let (uid, gid) = owner::in_layer(source.as_path(), &status)
+            .map_err(|errno| io("read the owner of", &source)(errno.into()))?;
+        let mode = metadata.mode() & 0o7777;
         Ok(own(tree, Permissions { uid, gid, mode })?)
     }
 }
@@ -450,11 +454,7 @@ impl Preparation<'_> {
 /// Gives a cache mount's folder its owner and mode.
 fn own(tree: &Path, permissions: Permissions) -> Result<(), Error> {
     let Permissions { uid, gid, mode } = permissions;
-    std::os::unix::fs::chown(tree, Some(uid), Some(gid)).map_err(|source| Error::Owner {
-        uid,
-        gid,
-        source,
-    })?;
+    owner::change_path(tree, (uid, gid)).map_err(|errno| Error::Owner { uid, gid, source: errno.into() })?;
     std::fs::set_permissions(tree, PermissionsExt::from_mode(mode)).map_err(io("set the mode of", tree))
 }
 

@@ -45,14 +45,19 @@ pub(crate) struct Site<'a> {
     pub(crate) cancellation: &'a Cancellation,
 }
 
-/// Runs the command; every line it writes goes to `on_line` as it comes. Says what was made only for its mounts.
-pub(crate) fn run(
-    run: &Run,
-    site: &Site,
-    on_line: &(dyn Fn(&str) + Sync),
-) -> Result<Vec<PathBuf>, StepError> {
+/// What is known of a command that has ended well.
+pub(crate) struct Made {
+    /// What was made only for its mounts.
+    pub(crate) mount_points: Vec<PathBuf>,
+    /// Whom it ran as.
+    pub(crate) maker: (u32, u32),
+}
+
+/// Runs the command; every line it writes goes to `on_line` as it comes.
+pub(crate) fn run(run: &Run, site: &Site, on_line: &(dyn Fn(&str) + Sync)) -> Result<Made, StepError> {
     let Site { store, request, layers, draft, cancellation, .. } = *site;
     let user = find_user(store, &run.user, layers)?;
+    store.hold_owners(layers)?;
     let step_mounts = StepMounts::prepare(run, site, on_line)?;
     let mut env = run.env.clone();
     let is_set = |env: &[(String, String)], name: &str| env.iter().any(|(known, _)| known == name);
@@ -99,6 +104,7 @@ pub(crate) fn run(
         gid: user.gid,
         groups: user.groups,
         hostname: HOSTNAME.to_owned(),
+        keeps_owners: true,
         network: match run.network {
             // A step's default network is the host's: there is no other, and it needs no root.
             plan::Network::Default | plan::Network::Host => Network::Host,
@@ -130,7 +136,9 @@ pub(crate) fn run(
         status.map(|status| (status, lines))
     });
     match status? {
-        (ExitStatus::Code(0), _) => Ok(step_mounts.mount_points),
+        (ExitStatus::Code(0), _) => {
+            Ok(Made { mount_points: step_mounts.mount_points, maker: (user.uid, user.gid) })
+        }
         (status, output) => {
             if let Some(before) = request.shell_on_fail
                 && !cancellation.is_cancelled()

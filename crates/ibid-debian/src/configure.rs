@@ -153,6 +153,7 @@ pub(crate) fn configure(
             .collect(),
         env: environment(epoch),
         network: Network::None,
+        keeps_owners: true,
         ..Spec::new(Rootfs::Overlay(overlay), vec!["/bin/sh".to_owned(), SCRIPT.to_owned()])
     };
     let (status, outcome) = run(&spec, packages.len() + deferred.len(), progress)?;

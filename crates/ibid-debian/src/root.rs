@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use ibid_sys::owner;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -139,9 +140,8 @@ pub(crate) fn finish(
     gid: u32,
     modified: Option<i64>,
 ) -> rustix::io::Result<()> {
-    let (user, group) = owner(uid, gid);
     // Before the mode, since a change of owner takes set-id bits away.
-    rustix::fs::fchown(&file, user, group)?;
+    owner::change(&file, (uid, gid))?;
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
     if let Some(seconds) = modified {
         rustix::fs::futimens(&file, &times(seconds))?;
@@ -157,14 +157,8 @@ pub(crate) fn set_attributes(
     uid: u32,
     gid: u32,
 ) -> rustix::io::Result<()> {
-    let (user, group) = owner(uid, gid);
-    rustix::fs::chownat(parent, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+    owner::change_at(parent, name, (uid, gid))?;
     rustix::fs::chmodat(parent, name, Mode::from_raw_mode(mode), AtFlags::empty())
-}
-
-/// Owners as the kernel takes them.
-pub(crate) fn owner(uid: u32, gid: u32) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
-    (Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))
 }
 
 pub(crate) fn times(seconds: i64) -> rustix::fs::Timestamps {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ibid_sys::owner;
 use md5::{Digest as _, Md5};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -188,9 +189,7 @@ impl Unpacker<'_> {
                 Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(self.root.failed(name)(errno)),
             }
-            let (user, group) = root::owner(0, 0);
-            rustix::fs::chownat(&top, *name, user, group, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(self.root.failed(name))?;
+            owner::change_at(&top, *name, (0, 0)).map_err(self.root.failed(name))?;
         }
         Ok(())
     }
@@ -365,7 +364,6 @@ impl Unpacker<'_> {
             return Err(self.invalid(number, "has an entry without a name"));
         }
         let Attributes { mode, uid, gid, modified } = attributes;
-        let (user, group) = root::owner(uid, gid);
         match entry.header().entry_type() {
             EntryType::Regular | EntryType::Continuous => {
                 let parent = recent.folder(self.root, parent_path).map_err(failed)?;
@@ -379,7 +377,7 @@ impl Unpacker<'_> {
                     entry.link_name_bytes().ok_or_else(|| self.invalid(number, "has a link to nothing"))?;
                 let parent = recent.folder(self.root, parent_path).map_err(failed)?;
                 rustix::fs::symlinkat(&*target, parent, name).map_err(failed)?;
-                rustix::fs::chownat(parent, name, user, group, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                owner::change_at(parent, name, (uid, gid)).map_err(failed)?;
                 rustix::fs::utimensat(parent, name, &root::times(modified), AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(failed)
             }

@@ -224,7 +224,8 @@ fn make_home(scratch: &Scratch, identity: &Identity) -> Result<(), Error> {
         [(parent, 0o755, 0, 0), (&home, 0o700, identity.user.uid, identity.user.gid)]
     {
         fs::DirBuilder::new().mode(mode).create(folder).map_err(io("make the folder", folder))?;
-        std::os::unix::fs::chown(folder, Some(uid), Some(gid)).map_err(io("set the owner of", folder))?;
+        ibid_sys::owner::change_path(folder, (uid, gid))
+            .map_err(|errno| io("set the owner of", folder)(errno.into()))?;
     }
     Ok(())
 }

@@ -6,11 +6,9 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ibid_sys::Errno;
 use ibid_sys::mount::{Attributes, set_attributes};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, fchown, fstat, openat, symlinkat,
-};
+use ibid_sys::{Errno, owner};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat, symlinkat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, mount_change, unmount,
@@ -26,8 +24,9 @@ use crate::root::{Root, attach, attach_at};
 const OVER_THE_OLD_ROOT: &str = "/";
 
 /// Performs all steps. `idmaps` are the user namespaces that [`Step::Bind`] refers to.
-pub(crate) fn apply(steps: &[Step], idmaps: &[OwnedFd]) -> Result<(), Failure> {
-    let mut stage = Stage { root: None, files: None, files_written: 0, empty: None };
+/// With `only_id`, nothing is given to root: there is nobody but the user.
+pub(crate) fn apply(steps: &[Step], only_id: bool, idmaps: &[OwnedFd]) -> Result<(), Failure> {
+    let mut stage = Stage { only_id, root: None, files: None, files_written: 0, empty: None };
     for step in steps {
         stage.perform(step, idmaps)?;
     }
@@ -35,6 +34,7 @@ pub(crate) fn apply(steps: &[Step], idmaps: &[OwnedFd]) -> Result<(), Failure> {
 }
 
 struct Stage {
+    only_id: bool,
     root: Option<Root>,
     /// A file system in memory for injected files. Attached only until the new root is entered.
     files: Option<OwnedFd>,
@@ -77,7 +77,7 @@ impl Stage {
             Step::RootOverlay(source) => {
                 let folder = overlay::mount_over(source, Path::new(OVER_THE_OLD_ROOT))
                     .map_err(|failure| Failure::step(OVERLAY_STEP, failure.path, failure.errno))?;
-                self.root = Some(Root::new(folder));
+                self.root = Some(Root::new(folder, self.only_id));
                 Ok(())
             }
             Step::RootFolder(path) => {
@@ -94,7 +94,8 @@ impl Stage {
                     attach_at(&mount, Path::new(OVER_THE_OLD_ROOT))?;
                     Ok(mount)
                 };
-                self.root = Some(Root::new(mounted().map_err(failure("mount the root file system", path))?));
+                let mounted = mounted().map_err(failure("mount the root file system", path))?;
+                self.root = Some(Root::new(mounted, self.only_id));
                 Ok(())
             }
             Step::Filesystem { kind, target, options, restrict } => {
@@ -130,7 +131,7 @@ impl Stage {
                     let made = || {
                         let (parent, name) = root.parent(path, false)?;
                         symlinkat(to.as_str(), &parent, name)?;
-                        chownat(&parent, name, Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::SYMLINK_NOFOLLOW)
+                        root.own(&parent, name)
                     };
                     made().map_err(failure("make the link", path))
                 })
@@ -207,7 +208,12 @@ impl Stage {
         while !rest.is_empty() {
             rest = &rest[rustix::io::write(&written, rest)?..];
         }
-        fchown(&written, Some(Uid::from_raw(file.uid)), Some(Gid::from_raw(file.gid)))?;
+        if self.only_id {
+            // Older kernels keep no attributes in memory; then it shows as the user's.
+            let _not_kept = owner::mark(files, name.as_str(), (file.uid, file.gid));
+        } else {
+            fchown(&written, Some(Uid::from_raw(file.uid)), Some(Gid::from_raw(file.gid)))?;
+        }
         fchmod(&written, Mode::from_raw_mode(file.mode))?;
         drop(written);
         let opened = openat(files, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;

@@ -19,6 +19,8 @@ pub(crate) struct Facts {
     pub(crate) uid: u32,
     /// True when the starter is in a user namespace, so not in the host's own.
     pub(crate) user_namespace: bool,
+    /// True when that namespace knows one id only.
+    pub(crate) only_id: bool,
     /// How many processors the machine may have.
     pub(crate) processors: u32,
     /// Rows and columns of the starter's own terminal.
@@ -30,6 +32,8 @@ pub(crate) struct Facts {
 pub(crate) struct Steps {
     /// In this order.
     pub(crate) steps: Vec<Step>,
+    /// Whether there is one id only: then everything made is the program's user's, and nothing can be given away.
+    pub(crate) only_id: bool,
     /// The program to execute then.
     pub(crate) process: Process,
 }
@@ -145,7 +149,20 @@ pub(crate) struct Process {
     pub(crate) umask: u32,
     /// A bit for each capability it may ever have.
     pub(crate) capabilities: u64,
+    /// What becomes of its calls about owners and ids.
+    pub(crate) owners: Owners,
     pub(crate) terminal: Option<Terminal>,
+}
+
+/// What becomes of calls that change owners or ids, or ask for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Owners {
+    /// The kernel does them.
+    Kernel,
+    /// The starter answers them: see [`crate::owners`].
+    Remembered,
+    /// Those that change something succeed and do nothing.
+    Pretended,
 }
 
 /// The terminal that a program starts with. It has its size before the program can ask for it.
@@ -197,7 +214,7 @@ pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Err
     steps.push(Step::Hostname(spec.hostname.clone()));
     steps.push(root(&spec.rootfs));
     steps.extend(kernel_filesystems(spec, facts));
-    steps.extend(devices(spec));
+    steps.extend(devices(spec, facts));
     let mut idmaps = Vec::new();
     for mount in &spec.mounts {
         let target = Target { path: mount.target.clone(), follow_links: true };
@@ -215,7 +232,7 @@ pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Err
             MountKind::Tmpfs { bytes, mode } => Step::Filesystem {
                 kind: "tmpfs".to_owned(),
                 target,
-                options: tmpfs_options(*bytes, *mode),
+                options: tmpfs_options(*bytes, *mode, facts),
                 restrict: Restrict { write: false, suid: true, devices: true, exec: false },
             },
             MountKind::File { content, uid, gid, mode } => Step::Inject(vec![File {
@@ -236,7 +253,7 @@ pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Err
         steps.push(Step::ProtectRoot);
     }
     steps.push(Step::EnterRoot);
-    Ok((Steps { steps, process: process(spec, facts) }, idmaps))
+    Ok((Steps { steps, only_id: facts.only_id, process: process(spec, facts) }, idmaps))
 }
 
 fn check(spec: &Spec) -> Result<(), Error> {
@@ -344,15 +361,17 @@ fn filesystem(kind: &str, path: &str, options: &[(&str, &str)], restrict: Restri
 
 /// A small `/dev`. Its nodes are mounts of the host's, because every other mount refuses device nodes: a
 /// program with `CAP_MKNOD` can make one for the host's disk, but never open it.
-fn devices(spec: &Spec) -> Vec<Step> {
+fn devices(spec: &Spec, facts: Facts) -> Vec<Step> {
     let no_exec = Restrict { write: false, suid: true, devices: true, exec: true };
+    let mut folder_options = tmpfs_options(None, 0o755, facts);
+    folder_options.push(("size".to_owned(), "65536k".to_owned()));
     let mut steps = vec![
-        filesystem(
-            "tmpfs",
-            "/dev",
-            &[("mode", "755"), ("size", "65536k"), ("uid", "0"), ("gid", "0")],
-            Restrict { write: false, suid: true, devices: true, exec: false },
-        ),
+        Step::Filesystem {
+            kind: "tmpfs".to_owned(),
+            target: trusted("/dev"),
+            options: folder_options,
+            restrict: Restrict { write: false, suid: true, devices: true, exec: false },
+        },
         Step::Folders(["/dev/pts", "/dev/shm", "/dev/mqueue"].map(str::to_owned).to_vec()),
         Step::Links(DEVICE_LINKS.map(|(name, to)| (name.to_owned(), to.to_owned())).to_vec()),
     ];
@@ -360,19 +379,21 @@ fn devices(spec: &Spec) -> Vec<Step> {
         source: format!("/dev/{name}").into(),
         target: trusted(&format!("/dev/{name}")),
         recursive: false,
-        restrict: Restrict { write: false, suid: true, devices: false, exec: true },
+        // A device can be written all the same; the node, which is the host's, keeps its owner and mode.
+        restrict: Restrict { write: true, suid: true, devices: false, exec: true },
         idmap: None,
     }));
     steps.push(filesystem(
         "devpts",
         "/dev/pts",
-        &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+        // Where one id is mapped, there is no group of terminals.
+        &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")][..if facts.only_id { 2 } else { 3 }],
         Restrict { devices: false, ..no_exec },
     ));
     steps.push(Step::Filesystem {
         kind: "tmpfs".to_owned(),
         target: trusted("/dev/shm"),
-        options: tmpfs_options(spec.shm_bytes, 0o1777),
+        options: tmpfs_options(spec.shm_bytes, 0o1777, facts),
         restrict: no_exec,
     });
     steps.push(filesystem("mqueue", "/dev/mqueue", &[], no_exec));
@@ -380,12 +401,11 @@ fn devices(spec: &Spec) -> Vec<Step> {
 }
 
 /// The kernel itself takes half of the memory when no size is given.
-fn tmpfs_options(bytes: Option<u64>, mode: u32) -> Vec<(String, String)> {
-    let mut options = vec![
-        ("mode".to_owned(), format!("{mode:o}")),
-        ("uid".to_owned(), "0".to_owned()),
-        ("gid".to_owned(), "0".to_owned()),
-    ];
+fn tmpfs_options(bytes: Option<u64>, mode: u32, facts: Facts) -> Vec<(String, String)> {
+    let mut options = vec![("mode".to_owned(), format!("{mode:o}"))];
+    if !facts.only_id {
+        options.extend(["uid", "gid"].map(|name| (name.to_owned(), "0".to_owned())));
+    }
     options.extend(bytes.map(|bytes| ("size".to_owned(), bytes.to_string())));
     options
 }
@@ -421,10 +441,11 @@ fn process(spec: &Spec, facts: Facts) -> Process {
         gid: spec.gid,
         // A user's own groups open the shared folders of their institute; they have no name inside the
         // user namespace, so they can only be kept, not given.
-        groups: (facts.uid == 0 || facts.uid != spec.uid || !spec.groups.is_empty())
+        groups: (!facts.only_id && (facts.uid == 0 || facts.uid != spec.uid || !spec.groups.is_empty()))
             .then(|| spec.groups.clone()),
         umask: spec.umask & 0o777,
         capabilities: capabilities::allowed(&spec.extra_capabilities),
+        owners: if facts.only_id && spec.keeps_owners { Owners::Remembered } else { Owners::Kernel },
         terminal: spec.terminal.then(|| {
             let (rows, columns) = facts.terminal_size.unwrap_or((24, 80));
             Terminal { rows, columns }

@@ -3,7 +3,11 @@
 //! A probe tries the thing itself where that is cheap and leaves no trace; it never changes the host. All can be
 //! asked before and after [`crate::userns::ensure`].
 
+mod calls;
 mod files;
+mod gpus;
+mod ids;
+mod limits;
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -16,10 +20,14 @@ use rustix::process::{WaitOptions, waitpid};
 use serde::Serialize;
 
 use crate::spec::{IdMap, Overlay, Upper};
-use crate::userns::{self, Obstacle};
-use crate::{idmap, overlay};
+use crate::userns;
+use crate::{idmap, obstacle, overlay};
 
-pub use files::{disk_space, home_file_system};
+pub use calls::{seccomp, seccomp_notification};
+pub use files::{attributes, disk_space, home_file_system};
+pub use gpus::gpus;
+pub use ids::{Level, level, mappers, subordinate_ids, user_namespaces};
+pub use limits::cgroups;
 
 /// What was found out about one ability of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -79,9 +87,12 @@ pub fn all(folder: &Path) -> Vec<Finding> {
         mappers(),
         git(),
         overlay(folder),
+        attributes(folder),
         idmapped_mounts(folder),
         seccomp(),
+        seccomp_notification(),
         cgroups(),
+        gpus(),
         disk_space(folder),
         home_file_system(folder),
     ]
@@ -105,78 +116,6 @@ pub fn kernel() -> Finding {
             None,
         ),
         _ => Finding::works(ability, format!("Linux {release}")),
-    }
-}
-
-/// User namespaces: an ordinary user cannot mount without them.
-pub fn user_namespaces() -> Finding {
-    let ability = "user namespaces";
-    if userns::entered() || userns::capable() && userns::inside() {
-        return Finding::works(ability, "in use");
-    }
-    // Changing a mount too: AppArmor lets the namespace be made, and denies what it is for.
-    let answer = answer_in(ALONE, separate_mounts);
-    match answer {
-        Ok(()) => Finding::works(ability, "can be made"),
-        Err(errno) => {
-            let obstacle = Obstacle::find(errno);
-            let root = userns::capable();
-            Finding::lacks(
-                ability,
-                if root { State::Degraded } else { State::Missing },
-                obstacle.to_string(),
-                if root { "other users than root cannot use ibid" } else { "containers cannot be made" },
-                obstacle.mend(),
-            )
-        }
-    }
-}
-
-/// The user's subordinate ids. Root needs none.
-pub fn subordinate_ids() -> Finding {
-    let ability = "subordinate ids";
-    let (uid, _) = userns::host_ids();
-    match userns::subordinate(uid) {
-        Ok(ids) => {
-            let count =
-                |ranges: &[userns::Range]| ranges.iter().map(|range| u64::from(range.count)).sum::<u64>();
-            let (uids, gids) = (count(&ids.uids), count(&ids.gids));
-            let detail = format!("{uids} user ids, {gids} group ids");
-            if uids.min(gids) < 65_535 {
-                let cost = "images with larger ids cannot be unpacked";
-                return Finding::lacks(ability, State::Degraded, detail, cost, None);
-            }
-            Finding::works(ability, detail)
-        }
-        Err(_) if uid == 0 && userns::capable() => Finding::works(ability, "not needed by root"),
-        Err(error) => Finding::lacks(
-            ability,
-            State::Missing,
-            error.to_string(),
-            "a container would know one user only, so no image could be built",
-            error.mend(),
-        ),
-    }
-}
-
-/// `newuidmap` and `newgidmap`, which map subordinate ids.
-pub fn mappers() -> Finding {
-    let ability = "newuidmap and newgidmap";
-    let missing: Vec<&str> =
-        ["newuidmap", "newgidmap"].into_iter().filter(|program| find_program(program).is_none()).collect();
-    if missing.is_empty() {
-        Finding::works(ability, "installed")
-    } else if userns::capable() && !userns::inside() {
-        Finding::works(ability, "not needed by root")
-    } else {
-        let detail = format!("{} not found", missing.join(" and "));
-        Finding::lacks(
-            ability,
-            State::Missing,
-            detail,
-            "containers cannot be made",
-            Some(userns::install_mappers()),
-        )
     }
 }
 
@@ -231,9 +170,17 @@ pub fn overlay(folder: &Path) -> Finding {
         Err(errno) => {
             let load = Path::new("/proc/filesystems");
             let known = fs::read_to_string(load).is_ok_and(|list| list.contains("\toverlay"));
-            let mend = (!known).then(|| "sudo modprobe overlay".to_owned());
-            let detail =
-                format!("mounting from `{}` fails: {}", folder.display(), std::io::Error::from(errno));
+            let on_overlay = obstacle::is_overlay(folder);
+            let mend = match (known, on_overlay) {
+                (false, _) => Some("sudo modprobe overlay".to_owned()),
+                (_, true) => Some("docker run -v NAME:/store -e XDG_DATA_HOME=/store …".to_owned()),
+                _ => None,
+            };
+            let why = match on_overlay {
+                true => "it lies on an overlay itself, as a container's own files do".to_owned(),
+                false => std::io::Error::from(errno).to_string(),
+            };
+            let detail = format!("mounting from `{}` fails: {why}", folder.display());
             Finding::lacks(ability, State::Missing, detail, cost, mend)
         }
     }
@@ -317,49 +264,6 @@ fn try_idmap(folder: &Path, namespace: &OwnedFd) -> Result<(), Errno> {
     ibid_sys::mount::set_attributes(mount, Default::default(), false, Some(namespace.as_fd()))
 }
 
-/// Filters of system calls.
-pub fn seccomp() -> Finding {
-    let ability = "seccomp filters";
-    let answer = answer_in(Namespaces::default(), || {
-        rustix::thread::set_no_new_privs(true)?;
-        ibid_sys::seccomp::install(&crate::seccomp::filter(crate::capabilities::allowed(&[])))
-    });
-    match answer {
-        Ok(()) => Finding::works(ability, "can be installed"),
-        Err(errno) => Finding::lacks(
-            ability,
-            State::Missing,
-            format!("the kernel refuses: {}", std::io::Error::from(errno)),
-            "containers cannot be made",
-            None,
-        ),
-    }
-}
-
-/// Control groups: only limits of memory and processors need them.
-pub fn cgroups() -> Finding {
-    let ability = "cgroups";
-    let cost = "limits of memory and processors cannot be set";
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    if !unified {
-        let detail = "version 1 or hybrid; only version 2 is used".to_owned();
-        return Finding::lacks(ability, State::Degraded, detail, cost, None);
-    }
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let folder = Path::new("/sys/fs/cgroup").join(path);
-    let writable = rustix::fs::access(folder.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).is_ok()
-        && rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK).is_ok();
-    if writable {
-        Finding::works(ability, "version 2, writable")
-    } else {
-        let detail = format!("version 2, but `{}` is not writable", folder.display());
-        let mend = find_program("systemd-run")
-            .map(|_| "systemd-run --user --scope -p Delegate=yes ibid …".to_owned());
-        Finding::lacks(ability, State::Degraded, detail, cost, mend)
-    }
-}
-
 /// Docker, for tests and for comparison; ibid needs none.
 pub fn docker() -> Finding {
     let ability = "docker";
@@ -411,7 +315,7 @@ mod tests {
     fn what_is_missing_says_what_it_costs_and_nothing_is_left_behind() {
         let folder = ibid_testing::Place::new();
         let findings = all(&folder.path().join("not/yet/made"));
-        assert_eq!(findings.len(), 11);
+        assert_eq!(findings.len(), 14);
         for finding in &findings {
             assert!(!finding.detail.is_empty(), "{finding:?}");
             assert_eq!(finding.cost.is_none(), finding.state == State::Works, "{finding:?}");

@@ -7,11 +7,14 @@ use ibid_sys::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::obstacle;
 use crate::spec::ExitStatus;
 
 /// A message of the stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// The program is about to execute, under a filter whose listener comes along.
+    Listening,
     /// The program is executing. The other end of its terminal comes along when it has one.
     Started,
     /// It never will.
@@ -47,7 +50,10 @@ impl Failure {
             Self::NotFound { program, path } => Error::NotFound { program, path },
             Self::NoInterpreter { program } => Error::NoInterpreter { program },
             Self::NotExecutable { program, errno } => Error::NotExecutable { program, source: source(errno) },
-            Self::Step { step, path, errno } => Error::Setup { step, path, source: source(errno) },
+            Self::Step { step, path, errno } => {
+                let source = obstacle::explained(&step, Errno::from_raw_os_error(errno));
+                Error::Setup { step, path, source }
+            }
             Self::IdmapRefused { path, errno } => Error::IdmapRefused { path, source: source(errno) },
         }
     }

@@ -3,18 +3,22 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use ibid_sys::Errno;
+use ibid_sys::{Errno, owner};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, mkdirat, openat, openat2,
 };
 use rustix::mount::{MoveMountFlags, move_mount};
 
 /// The folder that becomes `/`.
-pub(crate) struct Root(OwnedFd);
+pub(crate) struct Root {
+    folder: OwnedFd,
+    /// Nothing can be given to root, as there is one user only.
+    only_id: bool,
+}
 
 impl Root {
-    pub(crate) fn new(folder: OwnedFd) -> Self {
-        Self(folder)
+    pub(crate) fn new(folder: OwnedFd, only_id: bool) -> Self {
+        Self { folder, only_id }
     }
 
     /// Opens what is at `path` as a place only (`O_PATH`).
@@ -28,7 +32,7 @@ impl Root {
         let relative = if relative.is_empty() { "." } else { relative };
         loop {
             let resolve = ResolveFlags::IN_ROOT | resolve;
-            match openat2(&self.0, relative, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            match openat2(&self.folder, relative, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
                 // A rename elsewhere while `..` was resolved; the kernel asks to try again.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 result => return result,
@@ -46,7 +50,7 @@ impl Root {
             }
         }
         let mut made = String::new();
-        let mut folder = self.0.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+        let mut folder = self.folder.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
         for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
             made.push('/');
             made.push_str(part);
@@ -57,7 +61,7 @@ impl Root {
                         Err(Errno::EXIST) => return Err(Errno::LOOP),
                         result => result?,
                     }
-                    own(&folder, part)?;
+                    self.own(&folder, part)?;
                     self.find(&made, follow_links)?
                 }
                 result => result?,
@@ -81,8 +85,18 @@ impl Root {
             Err(Errno::EXIST) => return Err(Errno::LOOP),
             result => drop(result?),
         }
-        own(&parent, name)?;
+        self.own(&parent, name)?;
         openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// Gives root what was just made: in a user namespace its maker is the user.
+    pub(crate) fn own(&self, folder: &OwnedFd, name: &str) -> Result<(), Errno> {
+        if self.only_id {
+            // A link, and a file system in memory, may not hold it; neither is part of a layer.
+            let _not_kept = owner::mark(folder, name, (0, 0));
+            return Ok(());
+        }
+        chownat(folder, name, Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// The folder that holds `path`, made where missing, and the last name of `path`.
@@ -97,18 +111,13 @@ impl Root {
 
 impl AsFd for Root {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
+        self.folder.as_fd()
     }
 }
 
 /// The kernel takes a folder for a file, or the other way round, for a wrong argument, and says no more.
 fn is_folder(place: &OwnedFd) -> Result<bool, Errno> {
     Ok(FileType::from_raw_mode(fstat(place)?.st_mode) == FileType::Directory)
-}
-
-/// Gives root what was just made: in a user namespace its maker is the user.
-fn own(folder: &OwnedFd, name: &str) -> Result<(), Errno> {
-    chownat(folder, name, Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Attaches a detached mount at a place.

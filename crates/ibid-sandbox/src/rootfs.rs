@@ -9,7 +9,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::error::Error;
 use crate::plan::OverlaySource;
-use crate::{overlay, spec, userns};
+use crate::{obstacle, overlay, spec, userns};
 
 /// Gives this process a mount namespace of its own, so that nothing it mounts is seen by the host; what
 /// the host mounts later it still sees. Call it once, early, before any thread. [`userns::ensure`] has
@@ -41,7 +41,7 @@ pub fn mount(overlay: &spec::Overlay, at: &Path) -> Result<Mounted, Error> {
     overlay::mount_over(&OverlaySource::new(overlay), at).map_err(|failure| Error::Setup {
         step: "mount layers".to_owned(),
         path: Some(failure.path.unwrap_or_else(|| at.to_owned())),
-        source: failure.errno.into(),
+        source: obstacle::explained_overlay(overlay, failure.errno),
     })?;
     Ok(Mounted { at: at.to_owned(), mounted: true })
 }

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 use ibid_sys::Errno;
 use ibid_sys::clone::{Child, Launch, Namespaces, launch};
@@ -20,11 +21,11 @@ use rustix::net::{
 };
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
-use crate::error::Error;
+use crate::error::{Error, OVERLAY_STEP};
 use crate::plan::{self, Facts, Steps};
 use crate::report::Report;
-use crate::spec::{ExitStatus, Network, Spec};
-use crate::{idmap, overlay, stage, terminal, userns};
+use crate::spec::{ExitStatus, Network, Rootfs, Spec};
+use crate::{idmap, obstacle, overlay, owners, stage, terminal, userns};
 
 /// What the program reads and writes. Ignored with [`Spec::terminal`].
 #[derive(Debug, Default)]
@@ -42,6 +43,8 @@ pub struct Stdio {
 pub struct Running {
     shared: Arc<Shared>,
     terminal: Option<OwnedFd>,
+    /// Answers the program's calls about owners.
+    owners: Option<JoinHandle<()>>,
     waited: bool,
 }
 
@@ -78,6 +81,18 @@ fn ended(errno: Errno) -> Result<(), Errno> {
     }
 }
 
+/// Says more of layers that cannot be mounted.
+fn in_overlay(error: Error, rootfs: &Rootfs) -> Error {
+    match (error, rootfs) {
+        (Error::Setup { step, path: None, source }, Rootfs::Overlay(overlay))
+            if step == OVERLAY_STEP && source.raw_os_error() == Some(Errno::INVAL.raw_os_error()) =>
+        {
+            Error::Setup { step, path: None, source: obstacle::explained_overlay(overlay, Errno::INVAL) }
+        }
+        (error, _) => error,
+    }
+}
+
 fn setup(step: &'static str) -> impl FnOnce(Errno) -> Error {
     move |errno| Error::Setup { step: step.to_owned(), path: None, source: errno.into() }
 }
@@ -87,6 +102,7 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
     let facts = Facts {
         uid: rustix::process::geteuid().as_raw(),
         user_namespace: userns::inside(),
+        only_id: userns::only_id().is_some(),
         processors: processors(),
         terminal_size: spec.terminal.then(terminal::own_size).flatten(),
     };
@@ -110,6 +126,9 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
     };
     let count = descriptors.len() - standard.len();
     let argv = CStrings::new(vec![text(stage::NAME.to_owned())?, text(count.to_string())?]);
+    // The one id that is mapped is the program's user, whoever that is.
+    let own_ids = userns::host_ids();
+    let known_as = facts.only_id.then_some((spec.uid, spec.gid)).filter(|ids| *ids != own_ids);
     let program = own_program().map_err(setup("open ibid's own program file"))?;
     let child = launch(&Launch {
         program: program.as_fd(),
@@ -117,7 +136,7 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
         env: &CStrings::new(Vec::new()),
         descriptors: &descriptors,
         namespaces: Namespaces {
-            user: false,
+            user: known_as.is_some(),
             mount: true,
             pid: true,
             ipc: true,
@@ -125,6 +144,8 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
             network: spec.network == Network::None,
         },
         keep_capabilities: facts.uid != 0,
+        known_as,
+        own_ids,
     })
     .map_err(setup("start a process in new namespaces"))?;
     drop((theirs, stdio, plan, program));
@@ -132,15 +153,23 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
     let mut running = Running {
         shared: Arc::new(Shared { child, socket: Socket::new(ours) }),
         terminal: None,
+        owners: None,
         waited: false,
     };
-    match running.shared.socket.receive() {
-        Ok(Some((Report::Started, terminal))) => {
-            running.terminal = terminal;
-            Ok(running)
+    loop {
+        match running.shared.socket.receive() {
+            Ok(Some((Report::Listening, Some(listener)))) => {
+                running.owners = Some(owners::answer(listener.into(), spec)?);
+            }
+            Ok(Some((Report::Started, terminal))) => {
+                running.terminal = terminal;
+                return Ok(running);
+            }
+            Ok(Some((Report::Failed(failure), _))) => {
+                return Err(in_overlay(failure.into_error(), &spec.rootfs));
+            }
+            _ => return Err(running.lost()),
         }
-        Ok(Some((Report::Failed(failure), _))) => Err(failure.into_error()),
-        _ => Err(running.lost()),
     }
 }
 
@@ -258,7 +287,7 @@ impl Running {
             match self.shared.socket.receive() {
                 Ok(Some((Report::Code(code), _))) => return Ok(ExitStatus::Code(code)),
                 Ok(Some((Report::Signal(signal), _))) => return Ok(ExitStatus::Signal(signal)),
-                Ok(Some((Report::Started | Report::Failed(_), _))) => {}
+                Ok(Some((Report::Listening | Report::Started | Report::Failed(_), _))) => {}
                 Ok(None) | Err(_) => return Err(self.lost()),
             }
         }
@@ -292,12 +321,17 @@ impl Running {
         if std::mem::replace(&mut self.waited, true) {
             return None;
         }
-        loop {
+        let status = loop {
             match waitid(WaitId::PidFd(self.shared.child.as_fd()), WaitIdOptions::EXITED) {
                 Err(Errno::INTR) => {}
-                result => return result.ok().flatten(),
+                result => break result.ok().flatten(),
             }
+        };
+        if let Some(owners) = self.owners.take() {
+            // It ends when nobody is left to ask. What it has remembered is complete then.
+            let _ = owners.join();
         }
+        status
     }
 
     fn lost(&mut self) -> Error {

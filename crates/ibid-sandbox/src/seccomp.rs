@@ -10,7 +10,13 @@ mod calls;
 
 use ibid_sys::seccomp::Instruction;
 
-use calls::{ALLOWED, CLONE, CLONE3, Call, PERSONALITY, SOCKET, WITH_CAPABILITY};
+use calls::{
+    ALLOWED, ASKS_FOR_OWNERS, CHANGES_OWNERS, CLONE, CLONE3, Call, MAKES_FILES, OPEN, OPENAT, PERSONALITY,
+    PRCTL, SOCKET, WITH_CAPABILITY,
+};
+
+use crate::owners::ids::KEEP_CAPABILITIES;
+use crate::plan::Owners;
 
 // Operations of classic BPF.
 const LOAD: u16 = 0x20;
@@ -26,14 +32,20 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT_LOW: u32 = 16;
 const FIRST_ARGUMENT_HIGH: u32 = 20;
+const SECOND_ARGUMENT_LOW: u32 = 24;
+const THIRD_ARGUMENT_LOW: u32 = 32;
 
 // Answers of a filter.
 const ALLOW: u32 = 0x7fff_0000;
 const FAIL: u32 = 0x0005_0000;
+const HAND_ON: u32 = 0x7fc0_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// `O_CREAT`.
+const CREATE: u32 = 0o100;
 
 /// All namespace flags of `clone`.
 const NEW_NAMESPACES: u32 = 0x7e02_0000;
@@ -57,7 +69,14 @@ compile_error!("the seccomp filter knows the system calls of x86-64 and arm64 on
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Allow,
+    /// With 0, it succeeds without being done.
     Fail(u32),
+    /// Whoever listens answers.
+    HandOn,
+    /// The same when its first argument is this; else it is allowed.
+    HandOnWith(u32),
+    /// The same when the argument at this place has one of these bits.
+    HandOnWithBits(u32, u32),
     /// Allowed when its first argument has none of these bits.
     WithoutBits(u32),
     /// Allowed when its first argument is in one of these ranges, both ends included.
@@ -65,10 +84,10 @@ enum Answer {
 }
 
 /// The filter for a program that may have `capabilities`, a bit for each.
-pub(crate) fn filter(capabilities: u64) -> Vec<Instruction> {
+pub(crate) fn filter(capabilities: u64, owners: Owners) -> Vec<Instruction> {
     let mut program = vec![instruction(LOAD, ARCHITECTURE)];
     for &(architecture, column) in FILTERED {
-        let body = search(&ranges(column, capabilities));
+        let body = search(&ranges(column, capabilities, owners));
         // Past the whole search when the call is another architecture's. The search loads the number first.
         program.push(Instruction { code: JUMP_EQUAL, jump_true: 1, jump_false: 0, constant: architecture });
         program.push(instruction(JUMP, body.len() as u32 + 1));
@@ -80,7 +99,7 @@ pub(crate) fn filter(capabilities: u64) -> Vec<Instruction> {
 }
 
 /// The answer to each number, as the first number of each range, sorted.
-fn ranges(column: usize, capabilities: u64) -> Vec<(u32, Answer)> {
+fn ranges(column: usize, capabilities: u64, owners: Owners) -> Vec<(u32, Answer)> {
     let mut answers: Vec<(u32, Answer)> = Vec::with_capacity(400);
     let mut add = |call: &Call, answer| answers.extend(call.numbers[column].map(|number| (number, answer)));
     ALLOWED.iter().for_each(|call| add(call, Answer::Allow));
@@ -94,6 +113,26 @@ fn ranges(column: usize, capabilities: u64) -> Vec<(u32, Answer)> {
         if capabilities & 1 << capability != 0 {
             calls.iter().for_each(|call| add(call, Answer::Allow));
         }
+    }
+    let mut answer_instead = |calls: &[Call], answer| {
+        for number in calls.iter().filter_map(|call| call.numbers[column]) {
+            answers.retain(|(known, _)| *known != number);
+            answers.push((number, answer));
+        }
+    };
+    // 32-bit programs keep other structures in memory: for them, calls are only pretended.
+    let is_native = column == FILTERED[0].1;
+    match owners {
+        Owners::Kernel => {}
+        Owners::Remembered if is_native => {
+            answer_instead(CHANGES_OWNERS, Answer::HandOn);
+            answer_instead(ASKS_FOR_OWNERS, Answer::HandOn);
+            answer_instead(&[PRCTL], Answer::HandOnWith(KEEP_CAPABILITIES));
+            answer_instead(MAKES_FILES, Answer::HandOn);
+            answer_instead(&[OPEN], Answer::HandOnWithBits(SECOND_ARGUMENT_LOW, CREATE));
+            answer_instead(&[OPENAT], Answer::HandOnWithBits(THIRD_ARGUMENT_LOW, CREATE));
+        }
+        Owners::Remembered | Owners::Pretended => answer_instead(CHANGES_OWNERS, Answer::Fail(0)),
     }
     answers.sort_by_key(|(number, _)| *number);
     let mut ranges = vec![(0, Answer::Fail(EPERM))];
@@ -192,6 +231,19 @@ fn respond(answer: Answer) -> Vec<Instruction> {
     match answer {
         Answer::Allow => vec![permitted],
         Answer::Fail(errno) => vec![instruction(RETURN, FAIL | errno)],
+        Answer::HandOn => vec![instruction(RETURN, HAND_ON)],
+        Answer::HandOnWithBits(argument, bits) => vec![
+            instruction(LOAD, argument),
+            Instruction { code: JUMP_ANY_BIT, jump_true: 1, jump_false: 0, constant: bits },
+            permitted,
+            instruction(RETURN, HAND_ON),
+        ],
+        Answer::HandOnWith(value) => vec![
+            instruction(LOAD, FIRST_ARGUMENT_LOW),
+            Instruction { code: JUMP_EQUAL, jump_true: 1, jump_false: 0, constant: value },
+            permitted,
+            instruction(RETURN, HAND_ON),
+        ],
         Answer::WithoutBits(bits) => vec![
             instruction(LOAD, FIRST_ARGUMENT_LOW),
             Instruction { code: JUMP_ANY_BIT, jump_true: 1, jump_false: 0, constant: bits },

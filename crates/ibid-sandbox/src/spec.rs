@@ -38,6 +38,9 @@ pub struct Spec {
     pub shm_bytes: Option<u64>,
     /// File mode creation mask.
     pub umask: u32,
+    /// Whether owners that the program gives to files outlast it, because a layer is made of them. Where one id is
+    /// mapped, they are remembered beside the files; without this, such a program is refused to change an owner there.
+    pub keeps_owners: bool,
     /// Capabilities beside Docker's default 14, as the kernel numbers them (`CAP_SYS_PTRACE` is 19).
     pub extra_capabilities: Vec<u8>,
 }
@@ -62,6 +65,7 @@ impl Spec {
             terminal: false,
             shm_bytes: None,
             umask: 0o022,
+            keeps_owners: false,
             extra_capabilities: Vec::new(),
         }
     }

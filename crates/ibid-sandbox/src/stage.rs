@@ -19,9 +19,10 @@ use rustix::fs::{Gid, Mode, Uid, fchown};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::plan::{Process, Steps, Terminal};
+use crate::plan::{Owners, Process, Steps, Terminal};
 use crate::report::{Failure, Report};
 use crate::running::{Socket, read_all};
+use crate::seccomp::filter;
 use crate::{apply, capabilities, init};
 
 /// The stage's own name. A process of ours whose first argument it is, is one.
@@ -69,9 +70,9 @@ fn start(socket: &Socket, plan: OwnedFd, idmaps: &[OwnedFd]) -> Result<(SignalFd
     let signals = SignalFd::all().map_err(failed("watch signals"))?;
     let json = read_all(&plan).map_err(failed("read the plan"))?;
     drop(plan);
-    let Steps { steps, process } =
+    let Steps { steps, only_id, process } =
         serde_json::from_slice(&json).map_err(|_| Failure::step("read the plan", None, Errno::INVAL))?;
-    apply::apply(&steps, idmaps)?;
+    apply::apply(&steps, only_id, idmaps)?;
 
     let terminal = process
         .terminal
@@ -85,7 +86,7 @@ fn start(socket: &Socket, plan: OwnedFd, idmaps: &[OwnedFd]) -> Result<(SignalFd
     let (ours, theirs) = terminal.unzip();
     let mut outcome = None;
     let child = borrow_memory(Namespaces::default(), || {
-        outcome = Some(become_program(&program, theirs.as_ref()));
+        outcome = Some(become_program(&program, theirs.as_ref(), socket));
         127
     })
     .map_err(failed("start a process in the container"))?;
@@ -142,6 +143,8 @@ struct Program<'a> {
     env: CStrings,
     groups: Option<Vec<Gid>>,
     filter: Vec<seccomp::Instruction>,
+    /// For a kernel that hands no calls on: one that answers them as if they had been done.
+    pretending_filter: Vec<seccomp::Instruction>,
 }
 
 impl<'a> Program<'a> {
@@ -171,13 +174,13 @@ impl<'a> Program<'a> {
                 .groups
                 .as_ref()
                 .map(|groups| groups.iter().map(|gid| Gid::from_raw(*gid)).collect()),
-            filter: seccomp_filter(process.capabilities),
+            filter: filter(process.capabilities, process.owners),
+            pretending_filter: match process.owners {
+                Owners::Remembered => filter(process.capabilities, Owners::Pretended),
+                Owners::Kernel | Owners::Pretended => Vec::new(),
+            },
         })
     }
-}
-
-fn seccomp_filter(capabilities: u64) -> Vec<seccomp::Instruction> {
-    crate::seccomp::filter(capabilities)
 }
 
 fn path(process: &Process) -> &str {
@@ -185,14 +188,14 @@ fn path(process: &Process) -> &str {
 }
 
 /// In the program's process: becomes it. Returns only when that fails.
-fn become_program(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Failure {
-    match prepare(program, terminal) {
+fn become_program(program: &Program<'_>, terminal: Option<&OwnedFd>, socket: &Socket) -> Failure {
+    match prepare(program, terminal, socket) {
         Ok(()) => search(program),
         Err(failure) => failure,
     }
 }
 
-fn prepare(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<(), Failure> {
+fn prepare(program: &Program<'_>, terminal: Option<&OwnedFd>, socket: &Socket) -> Result<(), Failure> {
     let process = program.process;
     let failed = |step: &'static str| move |errno| Failure::step(step, None, errno);
     // A session of its own: no terminal of the host can be typed into from here.
@@ -227,9 +230,22 @@ fn prepare(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<(), Fail
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("set the user id"))?;
     capabilities::keep(process.capabilities, process.uid == 0).map_err(failed("set the capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(failed("refuse new privileges"))?;
-    seccomp::install(&program.filter).map_err(failed("install the seccomp filter"))?;
+    filter_calls(program, socket).map_err(failed("install the seccomp filter"))?;
     signal::reset();
     Ok(())
+}
+
+/// From here on, the starter may be asked about calls: it must have the listener first.
+fn filter_calls(program: &Program<'_>, socket: &Socket) -> Result<(), Errno> {
+    if program.process.owners == Owners::Kernel {
+        return seccomp::install(&program.filter);
+    }
+    match seccomp::install_with_listener(&program.filter) {
+        Ok(listener) => socket.send(&Report::Listening, Some(listener.as_fd())),
+        // Another filter's listener is above this process already, or the kernel knows none.
+        Err(Errno::BUSY | Errno::INVAL | Errno::PERM) => seccomp::install(&program.pretending_filter),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Executes the first candidate that can be, as a shell searches `PATH`.

@@ -15,6 +15,9 @@
 //! One mapping, always: the user is themself on both sides; the other ids of the container, in order, are
 //! the user's subordinate ids, in order. So files of the user, and files of the user's id in an image, are
 //! the same files, whatever the id.
+//!
+//! A user without subordinate ids, or without the programs that map them, gets a namespace in which there is no other
+//! id ([`only_id`]). Then [`ibid_sys::owner`] keeps the owners of files.
 
 mod map;
 
@@ -216,42 +219,82 @@ pub fn begin() -> Result<Entering, Error> {
     // Kept from here on: until the ids are mapped, the kernel has no number for them.
     let (uid, gid) = host_ids();
     if capable() {
-        return Ok(Entering { mappers: None });
+        return Ok(Entering(State::Capable));
     }
-    let subordinate = subordinate(uid)?;
-    let uids = map::lines(uid, &subordinate.uids);
-    let gids = map::lines(gid, &subordinate.gids);
-    let mappers = Mappers::start(&uids, &gids)?;
+    let state = match subordinate(uid) {
+        Ok(ids) => {
+            let (uids, gids) = (map::lines(uid, &ids.uids), map::lines(gid, &ids.gids));
+            State::Mapping(Mappers::start(&uids, &gids)?)
+        }
+        Err(reason) => State::Alone(reason),
+    };
     let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
     ibid_sys::clone::leave_shared(flags.bits() as i32).map_err(|errno| match errno {
         Errno::INVAL if threads() > 1 => Error::Threads,
         errno => Error::Forbidden { obstacle: Obstacle::find(errno), source: errno.into() },
     })?;
-    mappers.go()?;
+    match &state {
+        State::Mapping(mappers) => mappers.go()?,
+        _ => map_alone(uid, gid).map_err(|errno| Error::System {
+            step: "map the own id in a user namespace",
+            source: errno.into(),
+        })?,
+    }
     // Also the first thing that needs a capability: AppArmor lets the namespace be made and then denies them.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|errno| Error::Forbidden { obstacle: Obstacle::find(errno), source: errno.into() })?;
-    Ok(Entering { mappers: Some(mappers) })
+    Ok(Entering(state))
 }
 
 /// A user namespace whose ids are being mapped.
 #[must_use = "the ids are not mapped before `finish`"]
-pub struct Entering {
-    mappers: Option<Mappers>,
+pub struct Entering(State);
+
+enum State {
+    /// None was needed.
+    Capable,
+    /// Many ids are being mapped.
+    Mapping(Mappers),
+    /// One is mapped, for this reason.
+    Alone(Error),
 }
 
 impl Entering {
     /// Waits until the ids are mapped.
     pub fn finish(self) -> Result<(), Error> {
-        if let Some(mappers) = self.mappers {
-            mappers.finish()?;
-            ENTERED.store(true, Ordering::Relaxed);
+        let reason = match self.0 {
+            State::Capable => return Ok(()),
+            State::Mapping(mappers) => match mappers.finish() {
+                Ok(()) => None,
+                Err(reason @ (Error::NoMapper { .. } | Error::MapRefused { .. })) => {
+                    let (uid, gid) = host_ids();
+                    // Half of a map can be there: then this is refused, and there is no way on.
+                    if map_alone(uid, gid).is_err() {
+                        return Err(reason);
+                    }
+                    Some(reason)
+                }
+                Err(error) => return Err(error),
+            },
+            State::Alone(reason) => Some(reason),
+        };
+        if let Some(reason) = reason {
+            ibid_sys::owner::keep_beside(host_ids().0);
+            // Entered once.
+            let _ = ONLY_ID.set(reason);
         }
+        ENTERED.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
 
 static ENTERED: AtomicBool = AtomicBool::new(false);
+static ONLY_ID: OnceLock<Error> = OnceLock::new();
+
+/// Why the namespace that [`ensure`] made knows one id only; none when it knows many, or was not needed.
+pub fn only_id() -> Option<&'static Error> {
+    ONLY_ID.get()
+}
 
 /// True when [`ensure`] made the namespace that this process is in.
 pub(crate) fn entered() -> bool {
@@ -275,16 +318,7 @@ pub fn host_ids() -> (u32, u32) {
 
 /// In a fresh user namespace without maps: maps the user, and nobody else, to themself.
 pub(crate) fn map_alone(uid: u32, gid: u32) -> Result<(), Errno> {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
-    for (path, text) in [
-        ("/proc/self/setgroups", "deny".to_owned()),
-        ("/proc/self/uid_map", format!("{uid} {uid} 1")),
-        ("/proc/self/gid_map", format!("{gid} {gid} 1")),
-    ] {
-        let file = openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::io::write(&file, text.as_bytes())?;
-    }
-    Ok(())
+    ibid_sys::clone::map_own_ids((uid, gid), (uid, gid))
 }
 
 /// True when this process is in a user namespace that is not the host's own. The answer is kept: ask after

@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
 
+use ibid_sys::owner;
 use rustix::io::Errno;
 
 use crate::{Error, Result};
@@ -14,6 +15,8 @@ pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 /// On an empty regular file that stands for a whiteout.
 const WHITEOUT: &[u8] = b"user.overlay.whiteout";
 const OVERLAY_PREFIX: &[u8] = b"user.overlay.";
+/// File capabilities.
+pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
 /// The attributes of a file or folder.
 #[derive(Debug, Default)]
@@ -29,9 +32,10 @@ pub(crate) struct Attributes {
 }
 
 /// Whether an attribute travels with a layer: file capabilities, and users' own. Others are the host's (SELinux labels)
-/// or a mount's (overlay's marks). A name with `=` fits in no archive.
+/// or a mount's (overlay's marks). An owner has fields of its own. A name with `=` fits in no archive.
 pub(crate) fn travels(name: &[u8]) -> bool {
-    (name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(OVERLAY_PREFIX)))
+    (name == CAPABILITY || (name.starts_with(b"user.") && !name.starts_with(OVERLAY_PREFIX)))
+        && name != owner::ATTRIBUTE.as_bytes()
         && !name.contains(&b'=')
 }
 
@@ -46,7 +50,10 @@ pub(crate) fn read(path: &CStr, shown: &Path) -> Result<Attributes> {
     };
     for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
         if travels(name) {
-            let value = value(path, name).map_err(Error::io("read an attribute of", shown))?;
+            let mut value = value(path, name).map_err(Error::io("read an attribute of", shown))?;
+            if name == CAPABILITY {
+                value = owner::capability_in_image(&value);
+            }
             attributes.kept.insert(name.to_vec(), value);
         } else if name == OPAQUE.as_bytes() {
             let value = value(path, name).map_err(Error::io("read an attribute of", shown))?;

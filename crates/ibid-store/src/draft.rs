@@ -27,6 +27,9 @@ pub struct CommitRules {
     /// Folders and files that were made only to mount something there, and the folders above them that were made for
     /// that, as absolute paths of the container without links. Those that are still empty are left out.
     pub mount_points: Vec<PathBuf>,
+    /// Who owns what the draft's maker never gave to anybody, where one id is mapped: whom a command ran as. Elsewhere
+    /// every file says so itself.
+    pub maker: (u32, u32),
     /// Empty files that stand for devices, where nobody may make one: what they are, by path.
     pub devices: BTreeMap<Vec<u8>, Kind>,
 }

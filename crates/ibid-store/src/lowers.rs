@@ -1,17 +1,51 @@
 //! What the lower folders of an overlay show at a path, without mounting them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use ibid_core::digest::DiffId;
+use ibid_sys::owner::{self, Inode};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use crate::attributes;
-use crate::manifest::Entry;
+use crate::manifest::{Entry, Kind};
 use crate::path::{self, as_path};
-use crate::{Error, Result};
+use crate::{Error, Result, Store};
+
+impl Store {
+    /// Holds the owners of links, pipes and devices of `layers`, where they have none on disk: before a container or a copy
+    /// looks at them. See [`ibid_sys::owner`].
+    pub fn hold_owners(&self, layers: &[DiffId]) -> Result<()> {
+        static HELD: Mutex<BTreeSet<DiffId>> = Mutex::new(BTreeSet::new());
+        if owner::only_uid().is_none() {
+            return Ok(());
+        }
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in layers {
+            if held.contains(layer) {
+                continue;
+            }
+            let tree = self.layer_tree(layer);
+            for entry in self.layer_manifest(layer)?.entries {
+                let on_disk = matches!(entry.kind, Kind::File { .. } | Kind::Folder { .. } | Kind::Whiteout);
+                if on_disk || (entry.uid, entry.gid) == (0, 0) {
+                    continue;
+                }
+                if let Some(status) = look(&tree.join(as_path(&entry.path)))?
+                    && !owner::holds_attribute(&status)
+                {
+                    owner::remember(Inode::OfLayers(status.st_ino), (entry.uid, entry.gid));
+                }
+            }
+            held.insert(*layer);
+        }
+        Ok(())
+    }
+}
 
 /// Lower folders, topmost first.
 pub(crate) struct Lowers<'a> {
@@ -52,12 +86,9 @@ impl<'a> Lowers<'a> {
         let full = self.folders[topmost].join(as_path(path));
         let Some(status) = look(&full)? else { return Ok(None) };
         let xattrs = attributes::read(&c_string(&full), &full)?.kept;
-        Ok(Some(LowerFolder {
-            mode: status.st_mode & 0o7777,
-            uid: status.st_uid,
-            gid: status.st_gid,
-            xattrs,
-        }))
+        let (uid, gid) =
+            owner::in_layer(full.as_path(), &status).map_err(Error::io("read the owner of", &full))?;
+        Ok(Some(LowerFolder { mode: status.st_mode & 0o7777, uid, gid, xattrs }))
     }
 
     fn showing(&mut self, path: &[u8]) -> Result<Vec<usize>> {

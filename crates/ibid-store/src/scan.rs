@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use ibid_core::scrub::{self, Action, EntryType};
+use ibid_sys::owner::{self, Owner};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
 };
@@ -190,13 +191,57 @@ impl Scan<'_> {
             }
         }
         let mut level = Level::default();
+        let maker = self.maker_in(&opened).map_err(Error::io("look at", &shown()))?;
         for name in names {
-            self.entry(&opened, folder, &name, &mut level)?;
+            self.entry(&opened, folder, &name, maker, &mut level)?;
         }
         Ok(level)
     }
 
-    fn entry(&self, folder: &OwnedFd, folder_path: &[u8], name: &CStr, level: &mut Level) -> Result<()> {
+    /// Who owns what was made in a folder and never given away, where files have their owners beside them.
+    fn maker_in(&self, folder: &OwnedFd) -> rustix::io::Result<Owner> {
+        let (uid, gid) = self.rules.maker;
+        if owner::only_uid().is_none() {
+            return Ok((uid, gid));
+        }
+        // What is made in a folder with this bit has the folder's group (inode(7)).
+        let sets_group = Mode::from_raw_mode(rustix::fs::fstat(folder)?.st_mode).contains(Mode::SGID);
+        let of_folder = match sets_group {
+            true => owner::read(in_folder(folder, c"."))?,
+            false => None,
+        };
+        Ok((uid, of_folder.map_or(gid, |(_, gid)| gid)))
+    }
+
+    /// The owner of an entry. From here on it is written beside it.
+    fn owner(
+        &self,
+        folder: &OwnedFd,
+        name: &CStr,
+        status: &Statx,
+        maker: Owner,
+    ) -> rustix::io::Result<Owner> {
+        if owner::only_uid().is_none() {
+            return Ok((status.stx_uid, status.stx_gid));
+        }
+        let status = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if let Some(owner) = owner::take(in_folder(folder, name), &status)? {
+            return Ok(owner);
+        }
+        if owner::holds_attribute(&status) {
+            owner::change_at(folder, name, maker)?;
+        }
+        Ok(maker)
+    }
+
+    fn entry(
+        &self,
+        folder: &OwnedFd,
+        folder_path: &[u8],
+        name: &CStr,
+        maker: Owner,
+        level: &mut Level,
+    ) -> Result<()> {
         let path = path::join(folder_path, name.to_bytes());
         if path.len() > path::PATH_BYTES_MAX {
             return Err(Error::Unrepresentable { path: to_path(&path), reason: "its path is too long" });
@@ -282,12 +327,15 @@ impl Scan<'_> {
         let shared = (file_type != FileType::Directory && status.stx_nlink > 1).then(|| {
             (u64::from(status.stx_dev_major) << 32 | u64::from(status.stx_dev_minor), status.stx_ino)
         });
+        let (uid, gid) = self
+            .owner(folder, name, &status, maker)
+            .map_err(|errno| Error::io("read the owner of", &shown())(errno))?;
         let entry = Entry {
             path,
             kind,
             mode: u32::from(status.stx_mode) & 0o7777,
-            uid: status.stx_uid,
-            gid: status.stx_gid,
+            uid,
+            gid,
             mtime,
             xattrs: attributes.kept,
         };
@@ -462,7 +510,7 @@ pub(crate) fn times(mtime: i64) -> Timestamps {
 }
 
 /// A name of an entry that path-based calls understand, however deep its folder is.
-fn in_folder(folder: &OwnedFd, name: &CStr) -> CString {
+pub(crate) fn in_folder(folder: &OwnedFd, name: &CStr) -> CString {
     let mut path = format!("/proc/self/fd/{}/", folder.as_raw_fd()).into_bytes();
     path.extend_from_slice(name.to_bytes());
     CString::new(path).expect("a name holds no NUL")

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::remove::{remove_content, remove_tree};
@@ -167,7 +167,7 @@ pub(crate) fn sync_names(folder: &Path) -> Result<()> {
 
 /// Gives a file of a tree to the container's root: the user namespace's own user would otherwise own it.
 pub(crate) fn own_as_root(path: &Path) -> Result<()> {
-    rustix::fs::chown(path, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(Error::io("set the owner of", path))
+    ibid_sys::owner::change_path(path, (0, 0)).map_err(Error::io("set the owner of", path))
 }
 
 /// Locks what was just made. False when a cleaner was faster.

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use ibid_sys::owner::{self, Owner};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
-use crate::attributes;
+use crate::attributes::{self, CAPABILITY};
 use crate::manifest::Kind;
 use crate::path::{self, as_path, to_path};
 use crate::remove::remove_at;
@@ -322,18 +323,20 @@ impl Shared<'_> {
     }
 
     fn own(&self, folder: BorrowedFd<'_>, job: &Job) -> Result<()> {
-        let (uid, gid) = ids(&job.path, &job.inode)?;
-        rustix::fs::chownat(folder, &*c_name(&job.path), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        let owner = ids(&job.path, &job.inode)?;
+        owner::change_at(folder, &*c_name(&job.path), owner)
             .map_err(|errno| self.owner_error(&job.path, &job.inode, errno))
     }
 
     /// Owner first, as changing it takes set-id bits and capabilities away; time last, as writing changes it.
     fn dress(&self, file: BorrowedFd<'_>, path: &[u8], inode: &Inode) -> Result<()> {
-        let (uid, gid) = ids(path, inode)?;
-        rustix::fs::fchown(file, Some(uid), Some(gid))
-            .map_err(|errno| self.owner_error(path, inode, errno))?;
+        owner::change(file, ids(path, inode)?).map_err(|errno| self.owner_error(path, inode, errno))?;
         for (name, value) in &inode.xattrs {
-            rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty())
+            let value = match name.as_slice() {
+                CAPABILITY => owner::capability_for_disk(value),
+                _ => value.clone(),
+            };
+            rustix::fs::fsetxattr(file, name.as_slice(), &value, XattrFlags::empty())
                 .map_err(self.failed("set an attribute of", path))?;
         }
         rustix::fs::fchmod(file, Mode::from_raw_mode(inode.mode))
@@ -360,11 +363,11 @@ impl Shared<'_> {
 }
 
 /// The highest id means "as it is" in the system calls, so no file can have it.
-fn ids(path: &[u8], inode: &Inode) -> Result<(Uid, Gid)> {
+fn ids(path: &[u8], inode: &Inode) -> Result<Owner> {
     if inode.uid == u32::MAX || inode.gid == u32::MAX {
         return Err(Error::UnmappedOwner { path: to_path(path), uid: inode.uid, gid: inode.gid });
     }
-    Ok((Uid::from_raw(inode.uid), Gid::from_raw(inode.gid)))
+    Ok((inode.uid, inode.gid))
 }
 
 fn create_file(folder: &OwnedFd, name: &CString) -> rustix::io::Result<OwnedFd> {

@@ -7,7 +7,7 @@
 //! What is damaged is moved to `quarantine/`, where nothing looks for it: so the next build, pull or load makes it anew.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use ibid_core::digest::{DiffId, Digest, Hasher};
+use ibid_sys::owner::{self, Owner};
 use rustix::fs::{AtFlags, Dir, FileType, Stat};
 
 use crate::attributes;
@@ -22,7 +23,7 @@ use crate::gc::ItemKind;
 use crate::layers::open_tree;
 use crate::manifest::{Entry, Kind};
 use crate::path::{self, as_path};
-use crate::scan::open_folder;
+use crate::scan::{in_folder, open_folder};
 use crate::staging::random_name;
 use crate::{Error, Manifest, Result, Store};
 
@@ -128,7 +129,12 @@ impl Store {
                 let status = rustix::fs::statat(&opened, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(look)?;
                 let entry = by_path[path.as_slice()];
-                if let Some(reason) = difference(&manifest, entry, &status) {
+                // With one mapped id, the manifest is all that holds the owners of links, pipes and devices.
+                let is_owned = owner::only_uid().is_none() || owner::holds_attribute(&status);
+                let c_name = CString::new(*name).expect("a name holds no NUL");
+                let owner = || owner::in_layer(in_folder(&opened, &c_name), &status).map_err(look);
+                let owner = is_owned.then(owner).transpose()?;
+                if let Some(reason) = difference(&manifest, entry, &status, owner) {
                     return Err(damaged(&path, reason.to_owned()));
                 }
                 let link = || rustix::fs::readlinkat(&opened, OsStr::from_bytes(name), Vec::new());
@@ -159,7 +165,12 @@ impl Store {
 }
 
 /// How a file differs from what its entry says.
-fn difference(manifest: &Manifest, entry: &Entry, status: &Stat) -> Option<&'static str> {
+fn difference(
+    manifest: &Manifest,
+    entry: &Entry,
+    status: &Stat,
+    owner: Option<Owner>,
+) -> Option<&'static str> {
     let entry = match &entry.kind {
         Kind::HardLink { owner } => manifest.entry(owner)?,
         _ => entry,
@@ -193,7 +204,7 @@ fn difference(manifest: &Manifest, entry: &Entry, status: &Stat) -> Option<&'sta
     if file_type != FileType::Symlink && status.st_mode & 0o7777 != entry.mode {
         return Some("it has another mode");
     }
-    if (status.st_uid, status.st_gid) != (entry.uid, entry.gid) {
+    if owner.is_some_and(|owner| owner != (entry.uid, entry.gid)) {
         return Some("it has another owner");
     }
     // What lies outside is cut by file systems, each in its own way.

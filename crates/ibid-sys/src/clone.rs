@@ -139,6 +139,10 @@ pub struct Launch<'a> {
     pub namespaces: Namespaces,
     /// Lets it keep this process's capabilities, which a program executed by a user other than root loses.
     pub keep_capabilities: bool,
+    /// The one user and group that a new user namespace knows this process's own as.
+    pub known_as: Option<(u32, u32)>,
+    /// This process's effective user and group.
+    pub own_ids: (u32, u32),
 }
 
 /// Starts a program. All its signals are blocked.
@@ -185,6 +189,9 @@ fn prepare_and_execute(launch: &Launch<'_>) -> Result<std::convert::Infallible, 
         check(libc::dup3(program, count, libc::O_CLOEXEC))?;
         check(libc::syscall(libc::SYS_close_range, count + 1, u32::MAX, 0) as i32)?;
     }
+    if let Some(known_as) = launch.known_as {
+        map_own_ids(launch.own_ids, known_as)?;
+    }
     if launch.keep_capabilities {
         make_capabilities_ambient()?;
     }
@@ -200,6 +207,20 @@ fn prepare_and_execute(launch: &Launch<'_>) -> Result<std::convert::Infallible, 
         );
     }
     Err(last_errno())
+}
+
+/// In a fresh user namespace without maps: maps the ids that this process has outside it, and no others.
+pub fn map_own_ids((uid, gid): (u32, u32), (uid_inside, gid_inside): (u32, u32)) -> Result<(), Errno> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    for (path, text) in [
+        ("/proc/self/setgroups", "deny".to_owned()),
+        ("/proc/self/uid_map", format!("{uid_inside} {uid} 1")),
+        ("/proc/self/gid_map", format!("{gid_inside} {gid} 1")),
+    ] {
+        let file = openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, text.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn make_capabilities_ambient() -> Result<(), Errno> {

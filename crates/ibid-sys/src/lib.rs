@@ -6,8 +6,10 @@
 pub mod clone;
 pub mod descriptor;
 pub mod exec;
+pub mod memory;
 pub mod mount;
 pub mod network;
+pub mod owner;
 pub mod seccomp;
 pub mod signal;
 

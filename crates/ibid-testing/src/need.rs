@@ -62,7 +62,10 @@ impl Need {
         match self {
             Self::Root => (!is_root()).then(|| "this is not root".to_owned()),
             Self::Userns => unless(probe::user_namespaces()),
-            Self::Subids => unless(probe::mappers())
+            // What is degraded there is degraded to one id.
+            Self::Subids => Some(probe::mappers())
+                .filter(|finding| finding.state != probe::State::Works)
+                .map(|finding| finding.detail)
                 .or_else(|| OrdinaryUser::find().is_none().then(|| "no user has subordinate ids".to_owned())),
             Self::Overlay => unless(probe::overlay(&temporary)),
             Self::Idmap if !is_root() => Some("this is not root".to_owned()),

@@ -1,13 +1,13 @@
-//! A user without root, whom tests that run as root become.
+//! Users without root, whom tests that run as root become.
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
-/// A user with subordinate ids.
+/// A user, with or without subordinate ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrdinaryUser {
-    /// Name.
+    /// Name; empty for one without.
     pub name: String,
     /// User id.
     pub uid: u32,
@@ -38,6 +38,12 @@ impl OrdinaryUser {
             .find(|user| has_ids("/etc/subuid", user) && has_ids("/etc/subgid", user))
     }
 
+    /// A user id that has no name, and so no subordinate ids, as on a node of a cluster. Only root can become it.
+    pub fn without_subordinate_ids() -> Self {
+        const NOBODYS: u32 = 64_321;
+        Self { name: String::new(), uid: NOBODYS, gid: NOBODYS }
+    }
+
     /// Turns `command` into one that this user runs.
     pub fn command(&self, command: &Command) -> Command {
         if !rustix::process::geteuid().is_root() {
@@ -46,7 +52,8 @@ impl OrdinaryUser {
         let mut as_user = Command::new("setpriv");
         as_user
             .args(["--reuid", &self.uid.to_string(), "--regid", &self.gid.to_string()])
-            .args(["--init-groups", "--inh-caps=-all", "--"])
+            .args([if self.name.is_empty() { "--clear-groups" } else { "--init-groups" }])
+            .args(["--inh-caps=-all", "--"])
             .arg(command.get_program());
         copy(as_user, command)
     }

@@ -26,6 +26,7 @@ use ibid_fetch::Network;
 use ibid_ledger::code::{Checkout, CodeIdentity};
 use ibid_sandbox::ExitStatus;
 use ibid_sandbox::trust::HostTrust;
+use ibid_sandbox::userns;
 use ibid_store::Store;
 
 use crate::args::BuildShared;
@@ -46,14 +47,14 @@ use crate::unwanted_files::UnwantedFiles;
 
 /// Becomes able to mount and to own files as a container's users, and says who the person is.
 pub fn enter_user_namespace() -> Result<HostUser, Failure> {
-    ibid_sandbox::userns::ensure().map_err(|error| {
+    userns::ensure().map_err(|error| {
         let failure = Failure::of(&error);
         match error.mend() {
             Some(command) => failure.hint(command),
             None => failure.hint("`ibid doctor` says what this machine can do, and what mends it"),
         }
     })?;
-    let (uid, gid) = ibid_sandbox::userns::host_ids();
+    let (uid, gid) = userns::host_ids();
     let name = std::env::var("USER").ok().filter(|name| is_login_name(name));
     Ok(HostUser { uid, gid, name })
 }
@@ -84,7 +85,9 @@ pub fn store_root() -> Result<PathBuf, Failure> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     folder("XDG_DATA_HOME")
         .or_else(|| Some(folder("HOME")?.join(".local/share")))
-        .map(|data| data.join("ibid"))
+        // Files have their owners on disk, or beside them: one store holds files of one kind. A home folder can be shared
+        // by computers of both.
+        .map(|data| data.join(if userns::only_id().is_some() { "ibid-one-id" } else { "ibid" }))
         .ok_or_else(|| {
             Failure::new("there is no place for the store: neither XDG_DATA_HOME nor HOME is set")
                 .hint("export XDG_DATA_HOME=/path/with/space")

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::Error;
@@ -200,8 +200,7 @@ pub(super) fn open_folder(parent: &OwnedFd, name: &OsStr, path: &Path) -> Result
 
 /// Owner first: changing it clears the set-id bits.
 pub(super) fn own(file: &impl AsFd, path: &Path, mode: u32, owner: Owner) -> Result<(), Error> {
-    rustix::fs::fchown(file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))
-        .map_err(in_image("set the owner of", path))?;
+    ibid_sys::owner::change(file, owner).map_err(in_image("set the owner of", path))?;
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).map_err(in_image("set the mode of", path))
 }
 

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ibid_core::mode::ModeChange;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid};
+use ibid_sys::owner;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::target::{Owner, Target, file_type, in_image, make_folder, open_folder, own};
@@ -168,8 +169,11 @@ impl<'a> Writer<'a> {
             (None, ..) => 0o755,
         };
         let mode = source.chmod.map_or(mode, |change| change.apply(mode, is_folder));
-        let kept_owner = stat.as_ref().map_or((0, 0), |stat| (stat.st_uid, stat.st_gid));
-        let owner = source.owner.unwrap_or(kept_owner);
+        let owner = match (source.owner, &stat) {
+            (Some(owner), _) => owner,
+            (None, Some(stat)) => kept_owner(source.from, entry, stat)?,
+            (None, None) => (0, 0),
+        };
         self.settle(&path)?;
         match &entry.kind {
             Kind::Folder => self.copied_folder(source, &path, entry, mode, owner, stat.as_ref()),
@@ -406,8 +410,7 @@ fn create_file(
     };
     let mut file = File::from(made.map_err(in_image("make the file", path))?);
     // Before the attributes: changing the owner takes capabilities away.
-    rustix::fs::fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))
-        .map_err(in_image("set the owner of", path))?;
+    owner::change(&file, owner).map_err(in_image("set the owner of", path))?;
     fill(&mut file)?;
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(in_image("set the mode of", path))
 }
@@ -420,9 +423,7 @@ fn dress(
     owner: Owner,
     stat: Option<&Stat>,
 ) -> Result<(), Error> {
-    let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
-    rustix::fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(in_image("set the owner of", path))?;
+    owner::change_at(folder, name, owner).map_err(in_image("set the owner of", path))?;
     match stat {
         Some(stat) => rustix::fs::utimensat(folder, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(in_image("set the time of", path)),
@@ -440,6 +441,15 @@ fn remove_other(folder: &OwnedFd, name: &OsStr, path: &Path, wanted: &'static st
         }
         Ok(_) => rustix::fs::unlinkat(folder, name, AtFlags::empty()).map_err(in_image("replace", path)),
     }
+}
+
+fn kept_owner(from: &Context, entry: &Entry, stat: &Stat) -> Result<Owner, Error> {
+    let path = from.path_of(entry);
+    owner::in_layer(path.as_path(), stat).map_err(|errno| Error::Source {
+        action: "read the owner of",
+        path,
+        source: errno.into(),
+    })
 }
 
 fn stat_source(from: &Context, entry: &Entry) -> Result<Stat, Error> {
@@ -469,7 +479,7 @@ fn copy_attributes(from: &Path, to: &impl AsFd, path: &Path) -> Result<(), Error
     };
     for name in names[..length].split(|&byte| byte == 0) {
         let travels = name == b"security.capability" || name.starts_with(b"user.");
-        if !travels || name.starts_with(b"user.overlay.") {
+        if !travels || name.starts_with(b"user.overlay.") || name == owner::ATTRIBUTE.as_bytes() {
             continue;
         }
         let mut value = vec![0; 64 << 10];

@@ -3,8 +3,10 @@
 use super::*;
 use crate::spec::{Mount, Upper};
 
-const ROOT: Facts = Facts { uid: 0, user_namespace: false, processors: 2, terminal_size: None };
-const USER: Facts = Facts { uid: 1000, user_namespace: true, processors: 2, terminal_size: Some((33, 77)) };
+const ROOT: Facts =
+    Facts { uid: 0, user_namespace: false, only_id: false, processors: 2, terminal_size: None };
+const USER: Facts =
+    Facts { uid: 1000, user_namespace: true, only_id: false, processors: 2, terminal_size: Some((33, 77)) };
 
 fn overlay() -> Rootfs {
     Rootfs::Overlay(Overlay {
@@ -26,6 +28,8 @@ fn bind(source: &str, target: &str, read_only: bool, idmap: Option<IdMap>) -> Mo
 
 const MAP: IdMap = IdMap { host_uid: 1000, container_uid: 1234, host_gid: 1000, container_gid: 1234 };
 
+const ONE_ID: Facts = Facts { only_id: true, ..USER };
+
 #[track_caller]
 fn check(name: &str, spec: &Spec, facts: Facts) {
     let (steps, idmaps) = plan(spec, facts).expect("a possible container");
@@ -46,6 +50,13 @@ fn check(name: &str, spec: &Spec, facts: Facts) {
 #[test]
 fn the_usual_container_of_root() {
     check("root", &spec(|_| {}), ROOT);
+}
+
+#[test]
+fn a_container_of_a_user_with_one_id_gives_nothing_away() {
+    check("one-id", &spec(|spec| (spec.groups, spec.keeps_owners) = (vec![5], true)), ONE_ID);
+    let (steps, _) = plan(&spec(|_| {}), ONE_ID).expect("a possible container");
+    assert_eq!(steps.process.owners, Owners::Kernel, "what a run changes is nobody's layer");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{StatFs, statfs};
+use rustix::fs::{Mode, OFlags, StatFs, XattrFlags, statfs};
 
 use super::{Finding, State};
 
@@ -48,6 +48,29 @@ pub fn disk_space(folder: &Path) -> Finding {
         Err(error) => {
             Finding::lacks(ability, State::Degraded, format!("`{place}`: {error}"), "room is unknown", None)
         }
+    }
+}
+
+/// Attributes of files, in which overlays keep their marks, and a user with one id the owners.
+pub fn attributes(folder: &Path) -> Finding {
+    let ability = "attributes of files";
+    let existing = existing(folder);
+    let place = existing.display();
+    let tried = || -> rustix::io::Result<()> {
+        // A file without a name: nothing is left behind.
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&existing, flags, Mode::RUSR | Mode::WUSR)?;
+        rustix::fs::fsetxattr(file, "user.ibid.owner", b"0:0", XattrFlags::empty())
+    };
+    match tried() {
+        Ok(()) => Finding::works(ability, format!("`{place}` takes them")),
+        Err(errno) => Finding::lacks(
+            ability,
+            State::Degraded,
+            format!("`{place}` refuses: {}", std::io::Error::from(errno)),
+            "images can often not be built there",
+            Some("export XDG_DATA_HOME=/var/tmp/$USER".to_owned()),
+        ),
     }
 }
 

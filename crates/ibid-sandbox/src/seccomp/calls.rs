@@ -7,6 +7,7 @@
 pub(crate) const ARCHITECTURES: usize = 3;
 
 /// A system call: its name, and its number on x86-64, on 32-bit x86, on arm64.
+#[derive(Clone, Copy)]
 pub(crate) struct Call {
     #[cfg_attr(not(test), expect(dead_code, reason = "names are for the reader and for tests"))]
     pub(crate) name: &'static str,
@@ -544,3 +545,66 @@ pub(crate) const SOCKET: Call = Call { name: "socket", numbers: [Some(41), Some(
 
 /// Allowed for some values.
 pub(crate) const PERSONALITY: Call = Call { name: "personality", numbers: [Some(135), Some(136), Some(92)] };
+
+/// Make a file when they are asked to.
+pub(crate) const OPEN: Call = Call { name: "open", numbers: [Some(2), Some(5), None] };
+pub(crate) const OPENAT: Call = Call { name: "openat", numbers: [Some(257), Some(295), Some(56)] };
+
+/// Make a file.
+pub(crate) const MAKES_FILES: &[Call] = calls! {
+    ["creat" 85 8 _]
+    ["mkdir" 83 39 _]
+    ["mkdirat" 258 296 34]
+    ["mknod" 133 14 _]
+    ["mknodat" 259 297 33]
+    ["symlink" 88 83 _]
+    ["symlinkat" 266 304 36]
+};
+
+/// Hands on one of its operations.
+pub(crate) const PRCTL: Call = Call { name: "prctl", numbers: [Some(157), Some(172), Some(167)] };
+
+/// Change the owner of a file, or the ids of a process.
+pub(crate) const CHANGES_OWNERS: &[Call] = calls! {
+    ["chown" 92 182 _]
+    ["chown32" _ 212 _]
+    ["fchown" 93 95 55]
+    ["fchown32" _ 207 _]
+    ["fchownat" 260 298 54]
+    ["lchown" 94 16 _]
+    ["lchown32" _ 198 _]
+    ["setfsgid" 123 139 152]
+    ["setfsgid32" _ 216 _]
+    ["setfsuid" 122 138 151]
+    ["setfsuid32" _ 215 _]
+    ["setgid" 106 46 144]
+    ["setgid32" _ 214 _]
+    ["setgroups" 116 81 159]
+    ["setgroups32" _ 206 _]
+    ["setregid" 114 71 143]
+    ["setregid32" _ 204 _]
+    ["setresgid" 119 170 149]
+    ["setresgid32" _ 210 _]
+    ["setresuid" 117 164 147]
+    ["setresuid32" _ 208 _]
+    ["setreuid" 113 70 145]
+    ["setreuid32" _ 203 _]
+    ["setuid" 105 23 146]
+    ["setuid32" _ 213 _]
+};
+
+/// Ask for the owner of a file, or the ids of a process.
+pub(crate) const ASKS_FOR_OWNERS: &[Call] = calls! {
+    ["fstat" 5 108 80]
+    ["getegid" 108 50 177]
+    ["geteuid" 107 49 175]
+    ["getgid" 104 47 176]
+    ["getgroups" 115 80 158]
+    ["getresgid" 120 171 150]
+    ["getresuid" 118 165 148]
+    ["getuid" 102 24 174]
+    ["lstat" 6 107 _]
+    ["newfstatat" 262 _ 79]
+    ["stat" 4 106 _]
+    ["statx" 332 383 291]
+};

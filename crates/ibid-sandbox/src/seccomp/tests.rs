@@ -20,7 +20,7 @@ fn run(program: &[Instruction], architecture: u32, number: u32, argument: u64) -
                 accumulator = match instruction.constant {
                     NUMBER => number,
                     ARCHITECTURE => architecture,
-                    FIRST_ARGUMENT_LOW => argument as u32,
+                    FIRST_ARGUMENT_LOW | SECOND_ARGUMENT_LOW | THIRD_ARGUMENT_LOW => argument as u32,
                     FIRST_ARGUMENT_HIGH => (argument >> 32) as u32,
                     other => panic!("loads from {other}"),
                 }
@@ -43,7 +43,11 @@ fn here() -> (u32, usize) {
 fn check(capabilities: u64, call: &str, argument: u64, expected: u32) {
     let (architecture, column) = here();
     let number = find(call, column).unwrap_or_else(|| panic!("no call {call}"));
-    assert_eq!(run(&filter(capabilities), architecture, number, argument), expected, "{call}({argument:#x})");
+    assert_eq!(
+        run(&filter(capabilities, Owners::Kernel), architecture, number, argument),
+        expected,
+        "{call}({argument:#x})"
+    );
 }
 
 fn find(name: &str, column: usize) -> Option<u32> {
@@ -74,6 +78,46 @@ fn calls_are_answered_as_the_profile_says() {
     check(DEFAULT, "kcmp", 0, REFUSED);
     check(DEFAULT | 1 << 19, "kcmp", 0, ALLOW);
     check(DEFAULT | CAP_SYS_ADMIN, "mount", 0, ALLOW);
+}
+
+#[test]
+fn calls_about_owners_are_handed_on_where_they_are_remembered() {
+    let (architecture, column) = here();
+    let number = |call: &str| {
+        let all = [CHANGES_OWNERS, ASKS_FOR_OWNERS, MAKES_FILES, ALLOWED, &[OPEN, OPENAT, PRCTL]].concat();
+        all.iter().find(|it| it.name == call).and_then(|it| it.numbers[column]).expect("a call")
+    };
+    let check = |owners, call: &str, argument, expected| {
+        let program = filter(DEFAULT, owners);
+        assert_eq!(
+            run(&program, architecture, number(call), argument),
+            expected,
+            "{owners:?} {call}({argument})"
+        );
+    };
+    for call in ["fchownat", "setresuid", "getuid", "statx", "mkdirat"] {
+        check(Owners::Remembered, call, 0, HAND_ON);
+        check(Owners::Kernel, call, 0, ALLOW);
+    }
+    check(Owners::Pretended, "fchownat", 0, FAIL);
+    check(Owners::Pretended, "setgroups", 0, FAIL);
+    check(Owners::Pretended, "getuid", 0, ALLOW);
+    check(Owners::Remembered, "openat", 0o101, HAND_ON);
+    check(Owners::Remembered, "openat", 0o1, ALLOW);
+    check(Owners::Remembered, "prctl", 8, HAND_ON);
+    check(Owners::Remembered, "prctl", 9, ALLOW);
+    check(Owners::Remembered, "read", 0, ALLOW);
+    // Of a program of another architecture only what changes something is answered, and not remembered.
+    for &(architecture, column) in FILTERED.iter().skip(1) {
+        let program = filter(DEFAULT, Owners::Remembered);
+        let chown = CHANGES_OWNERS[0].numbers[column].expect("a call");
+        assert_eq!(run(&program, architecture, chown, 0), FAIL);
+        assert_eq!(
+            run(&program, architecture, ASKS_FOR_OWNERS[0].numbers[column].expect("a call"), 0),
+            ALLOW
+        );
+    }
+    assert!(filter(u64::MAX, Owners::Remembered).len() < 4096);
 }
 
 #[test]
@@ -115,7 +159,7 @@ fn personality_only_of_harmless_values() {
 #[test]
 fn every_number_has_the_answer_of_the_table() {
     for capabilities in [DEFAULT, 0, u64::MAX] {
-        let program = filter(capabilities);
+        let program = filter(capabilities, Owners::Kernel);
         for &(architecture, column) in FILTERED {
             for number in 0..=newest(column) + 600 {
                 let listed = |calls: &[Call]| calls.iter().any(|call| call.numbers[column] == Some(number));
@@ -146,15 +190,15 @@ fn calls_of_a_foreign_architecture_are_refused() {
     let known: Vec<u32> = FILTERED.iter().map(|(architecture, _)| *architecture).collect();
     for architecture in [X86_64, I386, AARCH64, 0, 0x4000_0028] {
         if !known.contains(&architecture) {
-            assert_eq!(run(&filter(DEFAULT), architecture, 0, 0), REFUSED);
+            assert_eq!(run(&filter(DEFAULT, Owners::Kernel), architecture, 0, 0), REFUSED);
         }
     }
 }
 
 #[test]
 fn the_filter_is_small_enough_for_the_kernel() {
-    assert!(filter(u64::MAX).len() < 4096);
-    assert!(filter(DEFAULT).len() < 400, "{}", filter(DEFAULT).len());
+    assert!(filter(u64::MAX, Owners::Kernel).len() < 4096);
+    assert!(filter(DEFAULT, Owners::Kernel).len() < 400, "{}", filter(DEFAULT, Owners::Kernel).len());
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use ibid_sandbox::userns;
 use rustix::io::Errno;
 
 use crate::world::{Test, World, own_program};
@@ -17,7 +16,6 @@ pub const TESTS: &[(&str, Test)] = &[
     ("isolation::the_program_file_of_ibid_is_safe", own_file),
     ("isolation::no_network", no_network),
     ("isolation::no_terminal_of_the_host", no_host_terminal),
-    ("isolation::a_user_without_subordinate_ids", no_subordinate_ids),
 ];
 
 const ROOT: [&str; 4] = ["--uid", "0", "--gid", "0"];
@@ -177,17 +175,4 @@ fn no_host_terminal(world: &World) {
     let outcome = world.shell(&[], "(: > /dev/tty) 2>&1; ps -o sid= -p $$ | tr -d ' '");
     assert!(outcome.stdout.contains("No such device or address"), "{outcome:?}");
     assert_eq!(outcome.stdout.lines().last(), Some("2"));
-}
-
-fn no_subordinate_ids(world: &World) {
-    if world.user.is_some() {
-        return;
-    }
-    let mut command = world.place.command("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--"]);
-    command.arg(own_program()).args(["contain", "true"]);
-    let outcome = world.finish(command);
-    assert_eq!(outcome.code, 125);
-    assert!(outcome.stderr.contains("NoSubordinateIds { user: \"nobody\""), "{outcome:?}");
-    assert_eq!(userns::host_ids(), (0, 0));
 }

@@ -1,4 +1,4 @@
-//! Containers, made for real: as root, and as an ordinary user.
+//! Containers, made for real: as root, as an ordinary user, and as one without subordinate ids.
 //!
 //! This program is the tests, the stage of the containers they start, and (with `contain` as first
 //! argument) the command line that they start containers with, so that it can be another user's process.

@@ -16,6 +16,7 @@ pub type Test = fn(&World);
 pub enum Kind {
     root,
     user,
+    one_id,
 }
 
 /// A place with a small root file system, and somebody to start containers from it.
@@ -35,8 +36,8 @@ pub struct Outcome {
 }
 
 impl World {
-    pub fn kinds() -> [Kind; 2] {
-        [Kind::root, Kind::user]
+    pub fn kinds() -> [Kind; 3] {
+        [Kind::root, Kind::user, Kind::one_id]
     }
 
     /// The numeric ids of who starts the container.
@@ -110,6 +111,8 @@ impl Kind {
         let needs: &[Need] = match self {
             Self::root => &[Need::Root, Need::Overlay],
             Self::user => &[Need::Userns, Need::Subids, Need::Overlay],
+            // Only root can become somebody whom nobody has given anything.
+            Self::one_id => &[Need::Root, Need::Userns, Need::Overlay],
         };
         if !need(needs) {
             return None;
@@ -117,7 +120,11 @@ impl Kind {
         let place = Place::new();
         let root = TinyRoot::new(&place.path().join("layer"));
         place.folder("upper");
-        let user = (self == Self::user).then(|| OrdinaryUser::find().expect("that was needed"));
+        let user = match self {
+            Self::root => None,
+            Self::user => Some(OrdinaryUser::find().expect("that was needed")),
+            Self::one_id => Some(OrdinaryUser::without_subordinate_ids()),
+        };
         Some(World { place, user, root, commands: AtomicU32::new(0) })
     }
 }

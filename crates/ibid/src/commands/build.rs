@@ -26,6 +26,9 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
         return checks::main(ui, cli, build);
     }
     let host = image_build::enter_user_namespace()?;
+    if let Some(reason) = ibid_sandbox::userns::only_id() {
+        ui.say(&format!("one user id is mapped: {reason}; `ibid doctor` says what that costs"));
+    }
     let start = std::time::Instant::now();
     let directory = cli.directory.as_deref().unwrap_or(Path::new("."));
     let project =

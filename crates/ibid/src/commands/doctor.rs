@@ -1,6 +1,6 @@
 //! `ibid doctor`: what this machine can do, and the command that mends what it cannot.
 
-use ibid_sandbox::probe::{self, State};
+use ibid_sandbox::probe::{self, Level, State};
 use serde_json::json;
 
 use crate::args::Doctor;
@@ -16,10 +16,17 @@ pub fn main(ui: &Ui, doctor: &Doctor) -> Result<u8, Failure> {
     // The store need not exist yet: its file system is what counts.
     let folder = root.ancestors().find(|folder| folder.is_dir()).unwrap_or(&root);
     let findings = probe::all(folder);
+    let level = probe::level();
     if doctor.json {
-        let document = json!({"schema": 1, "findings": findings});
+        let document = json!({"schema": 1, "level": level.map(|level| level as u8), "findings": findings});
         ui::print(&serde_json::to_string_pretty(&document).expect("findings are plain data"));
     } else {
+        ui::print(match level {
+            Some(Level::Root) => "level 1 of docs/privileges.md: root",
+            Some(Level::ManyIds) => "level 2 of docs/privileges.md: a user with subordinate ids",
+            Some(Level::OneId) => "level 3 of docs/privileges.md: a user with one id",
+            None => "no level of docs/privileges.md: containers cannot be made here",
+        });
         let width = findings.iter().map(|finding| finding.ability.len()).max().unwrap_or(0);
         for finding in &findings {
             let (style, word) = match finding.state {

@@ -1,0 +1,263 @@
+//! What a program in a container may rely on, whoever starts it: one table of cases, run on every level of privilege that
+//! this machine can provide (`docs/privileges.md`). A level that it cannot is reported with its reason.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use ibid_testing::{Need, OrdinaryUser, Place, need};
+
+/// A program in the container, and what is to come of it. `@UID@` and `@GID@` are those of the person, `@NAME@` what they
+/// are called in the container, `@PLACE@` a folder of theirs on the host.
+struct Case {
+    name: &'static str,
+    options: &'static [&'static str],
+    program: &'static [&'static str],
+    code: i32,
+    stdout: &'static str,
+}
+
+const fn shell(name: &'static str, script: &'static [&'static str], stdout: &'static str) -> Case {
+    Case { name, options: &[], program: script, code: 0, stdout }
+}
+
+const CASES: &[Case] = &[
+    shell("a program ends well", &["true"], ""),
+    Case { code: 7, ..shell("its exit code is passed on", &["sh", "-c", "exit 7"], "") },
+    Case { code: 137, ..shell("a signal is 128 and its number", &["sh", "-c", "kill -9 $$"], "") },
+    Case { code: 143, ..shell("so is another one", &["sh", "-c", "kill $$"], "") },
+    Case { code: 127, ..shell("a program that is not there", &["no-such-program"], "") },
+    Case { code: 126, ..shell("a file that is no program", &["/etc/group"], "") },
+    shell("arguments stay as they are", &["printf", "%s|", "a b", "", "*", "--x=$Y"], "a b||*|--x=$Y|"),
+    shell("the person's ids", &["sh", "-c", "id -u; id -g; id -un"], "@UID@\n@GID@\n@NAME@\n"),
+    shell(
+        "the person is in passwd, once",
+        &["sh", "-c", "grep -c \"^$USER:x:@UID@:@GID@:\" /etc/passwd"],
+        "1\n",
+    ),
+    shell("the group is in group", &["sh", "-c", "grep -q \":@GID@:\" /etc/group && echo yes"], "yes\n"),
+    shell(
+        "a home of their own",
+        &["sh", "-c", "cd && pwd | grep -q \"$HOME\" && touch new && ls -A && stat -c %u:%g ."],
+        "new\n@UID@:@GID@\n",
+    ),
+    shell("code is mounted where the image works", &["sh", "-c", "pwd; cat word"], "/code\nmounted\n"),
+    Case {
+        options: &["--pegged"],
+        ..shell("or the image's own", &["sh", "-c", "pwd; cat word"], "/code\nbuilt\n")
+    },
+    shell(
+        "what is written is the person's",
+        &["sh", "-c", "mkdir -p output/d; echo 1 > output/d/f; stat -c '%u:%g %a' output/d output/d/f"],
+        "@UID@:@GID@ 755\n@UID@:@GID@ 644\n",
+    ),
+    shell(
+        "data can be read and not written",
+        &["sh", "-c", "cat data/in; echo x 2>/dev/null > data/in || echo no"],
+        "in\nno\n",
+    ),
+    shell(
+        "nothing of the host's environment",
+        &[
+            "sh",
+            "-c",
+            "env | cut -d= -f1 | grep -v -i -e _proxy -e CERT -e CA_BUNDLE -e CAINFO -e APT_CONFIG | sort | xargs echo; echo \"$LEAK\"",
+        ],
+        "HOME HOSTNAME PATH PWD SHLVL USER\n\n",
+    ),
+    Case {
+        options: &["--env", "WORD=a=b", "--env", "LEAK"],
+        ..shell("what is asked for comes in", &["sh", "-c", "echo \"$WORD $LEAK\""], "a=b leaked\n")
+    },
+    shell(
+        "nothing of the host's files",
+        &[
+            "sh",
+            "-c",
+            "ls -A /tmp; ls -d @PLACE@ 2>/dev/null; ls /home /root 2>/dev/null | grep -c secret; true",
+        ],
+        "0\n",
+    ),
+    shell("nothing of the host's descriptors", &["sh", "-c", "ls /proc/$$/fd; true"], "0\n1\n2\n"),
+    shell(
+        "nothing of the host's processes",
+        &["sh", "-c", "set -- /proc/[0-9]*; echo $#; cat /proc/1/comm"],
+        "2\nibid\n",
+    ),
+    shell(
+        "the devices that every program expects",
+        &[
+            "sh",
+            "-c",
+            "ls /dev | xargs echo; echo lost > /dev/null; head -c 2 /dev/zero | wc -c; head -c 2 /dev/urandom | wc -c",
+        ],
+        "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero\n2\n2\n",
+    ),
+    shell(
+        "devices stay the host's",
+        &["sh", "-c", "chmod 600 /dev/null 2>/dev/null || echo refused"],
+        "refused\n",
+    ),
+    shell(
+        "no terminal unless there is one",
+        &["sh", "-c", "tty; test -t 1 || echo none; (: < /dev/tty) 2>/dev/null || echo none"],
+        "not a tty\nnone\nnone\n",
+    ),
+    shell(
+        "temporary files",
+        &[
+            "sh",
+            "-c",
+            "stat -c %a /tmp /dev/shm; echo x > /tmp/x && echo y > /dev/shm/y && cat /tmp/x /dev/shm/y",
+        ],
+        "1777\n1777\nx\ny\n",
+    ),
+    shell(
+        "the machine is called as the run",
+        &["sh", "-c", "test \"$(hostname)\" = \"$HOSTNAME\" && grep -q \"$HOSTNAME\" /etc/hosts && echo yes"],
+        "yes\n",
+    ),
+    shell(
+        "the host's network",
+        &[
+            "sh",
+            "-c",
+            "test -e /sys/class/net/lo && test -s /etc/resolv.conf -o ! -s /etc/resolv.conf && echo yes",
+        ],
+        "yes\n",
+    ),
+    shell(
+        "no new rights",
+        &["sh", "-c", "grep NoNewPrivs /proc/self/status; mount -t tmpfs x /tmp 2>/dev/null || echo refused"],
+        "NoNewPrivs:\t1\nrefused\n",
+    ),
+    shell("an ordinary umask", &["sh", "-c", "umask"], "0022\n"),
+];
+
+const DOCKERFILE: &str = "FROM scratch\nCOPY bin /bin\nCOPY etc /etc\nRUN [\"/bin/mkdir\", \"-p\", \"-m\", \"1777\", \"/tmp\", \"/root\"]\nWORKDIR /code\n\
+    COPY word .\nENV PATH=/bin\n";
+
+/// Where programs run: a project and the program, reachable for whoever runs it.
+struct Site {
+    place: Place,
+    user: Option<OrdinaryUser>,
+}
+
+impl Site {
+    fn new(user: Option<OrdinaryUser>, busybox: &str) -> Self {
+        let site = Self { place: Place::new(), user };
+        fs::copy(env!("CARGO_BIN_EXE_ibid"), site.path("ibid")).expect("the program is copied");
+        site.place.folder("project/bin");
+        fs::copy(busybox, site.path("project/bin/busybox")).expect("a copy");
+        let programs = [
+            "cat", "chmod", "cut", "env", "false", "grep", "head", "hostname", "id", "ls", "mkdir", "mount",
+            "printf", "sh", "sort", "stat", "touch", "true", "tty", "wc", "xargs",
+        ];
+        for program in programs {
+            std::os::unix::fs::symlink("busybox", site.path("project/bin").join(program)).expect("a link");
+        }
+        site.place.file("project/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
+        site.place.file("project/etc/group", "root:x:0:\n");
+        site.place.file("project/word", "built\n");
+        site.place.file("project/data/in", "in\n");
+        site.place.file("home/secret", "");
+        site.place.file("project/Dockerfile", DOCKERFILE);
+        site.place.file(
+            "project/ibid.toml",
+            "name = \"cases\"\n[run]\noutputs = [\"output\"]\ndata = [\"data\"]\n",
+        );
+        if let Some(user) = &site.user {
+            user.own(site.place.path());
+        }
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn ids(&self) -> (u32, u32) {
+        self.user.as_ref().map_or((0, 0), |user| (user.uid, user.gid))
+    }
+
+    /// With an open descriptor and a variable that nobody should get to see.
+    fn ibid(&self, options: &[&str], program: &[&str]) -> Output {
+        let mut command: Command = self.place.command("sh");
+        command.args(["-c", "exec 7</etc/hostname && exec \"$0\" \"$@\""]).arg(self.path("ibid"));
+        command.args(options).args(program).env("LEAK", "leaked").current_dir(self.path("project"));
+        if let Some(user) = &self.user {
+            command = user.command(&command);
+        }
+        command.stdin(Stdio::null()).output().expect("ibid starts")
+    }
+
+    fn check(&self, case: &Case) -> Result<(), String> {
+        let (uid, gid) = self.ids();
+        let name = if uid == 0 { "root" } else { "user" };
+        let fill = |text: &str| {
+            text.replace("@UID@", &uid.to_string())
+                .replace("@GID@", &gid.to_string())
+                .replace("@NAME@", name)
+                .replace("@PLACE@", &self.place.path().display().to_string())
+        };
+        let options: Vec<&str> = [&["run"], case.options, &["--"]].concat();
+        let program: Vec<String> = case.program.iter().map(|word| fill(word)).collect();
+        let output = self.ibid(&options, &program.iter().map(String::as_str).collect::<Vec<_>>());
+        let (stdout, expected) = (String::from_utf8_lossy(&output.stdout), fill(case.stdout));
+        if output.status.code() == Some(case.code) && stdout == expected {
+            return Ok(());
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        Err(format!(
+            "{}: {:?} instead of {}\n  gave   {stdout:?}\n  not    {expected:?}\n{stderr}",
+            case.name,
+            output.status.code(),
+            case.code
+        ))
+    }
+}
+
+fn check_all(user: Option<OrdinaryUser>) {
+    let Some(busybox) =
+        ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| fs::exists(path).unwrap_or(false))
+    else {
+        let required = std::env::var("IBID_TEST_REQUIRE").unwrap_or_default();
+        assert!(required != "all", "needs busybox: install the package busybox-static");
+        eprintln!("not available: needs busybox: install the package busybox-static");
+        return;
+    };
+    let site = Site::new(user, busybox);
+    let built = site.ibid(&["build"], &[]);
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    site.place.file("project/word", "mounted\n");
+    let failures: Vec<String> = CASES.iter().filter_map(|case| site.check(case).err()).collect();
+    assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), CASES.len(), failures.join("\n"));
+    // On the host, too, what was written is the person's.
+    for path in ["project/output", "project/output/d", "project/output/d/f"] {
+        let written = fs::metadata(site.path(path)).expect("written");
+        assert_eq!((written.uid(), written.gid()), site.ids(), "{path}");
+    }
+}
+
+#[test]
+fn level_1_root() {
+    if need(&[Need::Root, Need::Overlay]) {
+        check_all(None);
+    }
+}
+
+#[test]
+fn level_2_a_user_with_subordinate_ids() {
+    if need(&[Need::Userns, Need::Subids, Need::Overlay]) {
+        check_all(OrdinaryUser::find());
+    }
+}
+
+#[test]
+fn level_3_a_user_with_one_id() {
+    // Only root can become somebody whom nobody has given anything.
+    if need(&[Need::Root, Need::Userns, Need::Overlay]) {
+        check_all(Some(OrdinaryUser::without_subordinate_ids()));
+    }
+}
