@@ -50,7 +50,8 @@ impl Trust {
 
 impl Network {
     /// An agent that goes through `proxy`, or straight. It follows no redirection and takes every status for an answer.
-    pub fn agent(&self, proxy: Option<&str>, trust: Trust) -> Result<ureq::Agent, Error> {
+    /// One without `trust` is for plain HTTP only.
+    pub fn agent(&self, proxy: Option<&str>, trust: Option<Trust>) -> Result<ureq::Agent, Error> {
         let unsupported = |uri: &str, error: ureq::Error| Error::UnsupportedUri {
             uri: without_credentials(uri),
             reason: error.to_string(),
@@ -58,7 +59,7 @@ impl Network {
         let through = proxy.map(|uri| ureq::Proxy::new(uri).map_err(|error| unsupported(uri, error)));
         let config = ureq::Agent::config_builder()
             .proxy(through.transpose()?)
-            .tls_config(self.tls(trust)?)
+            .tls_config(trust.map_or_else(|| Ok(TlsConfig::default()), |trust| self.tls(trust))?)
             .user_agent("ibid")
             .max_redirects(0)
             .http_status_as_error(false)
@@ -75,15 +76,22 @@ impl Network {
     /// TLS with the certificates that the host trusts, and more. Without any `https` fails.
     fn tls(&self, trust: Trust) -> Result<TlsConfig, Error> {
         let mut authorities = trust.authorities;
-        if let Some(path) = self.certificate_bundle() {
-            authorities.extend(certificates(&path)?);
-        }
+        authorities.extend_from_slice(self.authorities()?);
         Ok(TlsConfig::builder()
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .root_certs(RootCerts::new_with_certs(&authorities))
             .client_cert(trust.client)
             .disable_verification(trust.is_blind)
             .build())
+    }
+
+    /// The certificates that the host trusts; none without a bundle of them.
+    fn authorities(&self) -> Result<&[Certificate<'static>], Error> {
+        if let Some(known) = self.authorities.get() {
+            return Ok(known);
+        }
+        let found = self.certificate_bundle().map_or(Ok(Vec::new()), |path| certificates(&path))?;
+        Ok(self.authorities.get_or_init(|| found))
     }
 }
 

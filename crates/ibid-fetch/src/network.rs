@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use ureq::tls::Certificate;
 
 /// Bundles of certificate authorities, as distributions place them.
 const CERTIFICATE_BUNDLES: [&str; 6] = [
@@ -18,13 +21,19 @@ const CERTIFICATE_BUNDLES: [&str; 6] = [
 pub struct Network {
     root: PathBuf,
     environment: BTreeMap<String, String>,
+    /// The authorities of the machine, read once.
+    pub(crate) authorities: OnceLock<Vec<Certificate<'static>>>,
 }
 
 impl Network {
     /// Those of the machine whose files are below `root` (`/` for this one). Of `environment` the proxy and certificate
     /// variables count, and what programs need to find themselves and the person's keys.
     pub fn new(root: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { root: root.to_owned(), environment: environment.into_iter().collect() }
+        Self {
+            root: root.to_owned(),
+            environment: environment.into_iter().collect(),
+            authorities: OnceLock::new(),
+        }
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {

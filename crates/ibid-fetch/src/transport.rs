@@ -261,7 +261,7 @@ impl<'a> Transport<'a> {
         if let Some(agent) = agents.get(&proxy) {
             return Ok(agent.clone());
         }
-        let agent = self.network.agent(proxy.as_deref(), Trust::default()).map_err(Failure::Final)?;
+        let agent = self.network.agent(proxy.as_deref(), Some(Trust::default())).map_err(Failure::Final)?;
         agents.insert(proxy, agent.clone());
         Ok(agent)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ibid_core::reference::Reference;
-use ibid_fetch::Network;
+use ibid_fetch::{Network, Trust};
 
 use crate::certificates;
 use crate::configuration::{Configuration, Source};
@@ -139,10 +139,13 @@ impl<'a> Client<'a> {
         if let Some(agent) = lock(&self.agents).get(&key) {
             return Ok(agent.clone());
         }
-        let mut trust = certificates::trust(&self.settings, host)?;
-        trust.is_blind = is_blind;
-        let name = host_name(host);
-        let proxy = if is_local(host) { None } else { self.network.proxy(scheme, name) };
+        let proxy = if is_local(host) { None } else { self.network.proxy(scheme, host_name(host)) };
+        let is_plain = scheme == "http" && proxy.is_none();
+        let trust = if is_plain {
+            None
+        } else {
+            Some(Trust { is_blind, ..certificates::trust(&self.settings, host)? })
+        };
         let agent = self.network.agent(proxy.as_deref(), trust)?;
         lock(&self.agents).insert(key, agent.clone());
         Ok(agent)

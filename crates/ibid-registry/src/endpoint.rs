@@ -201,24 +201,32 @@ impl Endpoint {
         Ok(found)
     }
 
-    /// Finds out whether a server that need not speak TLS does.
+    /// Finds out whether a server that need not speak TLS does. On this machine nobody can come between, so there the
+    /// shorter way is tried first; a TLS server refuses what is not TLS.
     fn probe(&self, client: &Client, address: &str) -> Result<String> {
-        let ask = |scheme: &str| {
+        let ask = |scheme: &str| -> Result<std::result::Result<u16, Error>> {
             let agent = client.agent(address, scheme, self.is_insecure)?;
-            let asked = agent.get(format!("{scheme}://{address}/v2/")).call();
-            Ok::<_, Error>(asked.map(|_| format!("{scheme}://{address}")))
+            let url = format!("{scheme}://{address}/v2/");
+            Ok(match agent.get(&url).call() {
+                Ok(mut answer) => {
+                    // A connection whose answer was read to its end serves what is asked next.
+                    let _ = answer.body_mut().with_config().limit(ERROR_BYTES_MAX).read_to_vec();
+                    Ok(answer.status().as_u16())
+                }
+                Err(error) => Err(self.failure(&error, &url)),
+            })
         };
-        let with = match ask("https")? {
-            Ok(base) => return Ok(base),
-            Err(error) => self.failure(&error, &format!("https://{address}/v2/")),
-        };
-        if matches!(with, Error::Certificate { .. }) {
-            return Err(with);
+        let (plain, secure) = (format!("http://{address}"), format!("https://{address}"));
+        let first = if is_local(address) { Some(ask("http")?) } else { None };
+        if let Some(Ok(200 | 401)) = first {
+            return Ok(plain);
         }
-        match ask("http")? {
-            Ok(base) => Ok(base),
-            Err(error) => Err(self.failure(&error, &format!("http://{address}/v2/"))),
+        match ask("https")? {
+            Ok(_) => return Ok(secure),
+            Err(error @ Error::Certificate { .. }) => return Err(error),
+            Err(_) => {}
         }
+        first.map_or_else(|| ask("http"), Ok)?.map(|_| plain)
     }
 
     /// Asks until there is an answer that asking again would not change. Every status but those of refused access is one.

@@ -21,6 +21,9 @@ pub(crate) fn remember_manifest(
     image: &Digest,
     manifest: &Digest,
 ) -> Result<()> {
+    if manifest_of(store, reference, image)? == Some(*manifest) {
+        return Ok(());
+    }
     Ok(store.put_cache(&manifest_key(reference, image), manifest.to_string().as_bytes())?)
 }
 

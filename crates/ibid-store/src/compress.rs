@@ -18,7 +18,7 @@ use crate::{Error, Result, Store};
 const PIECE_BYTES: usize = 4 << 20;
 /// Levels of compression. Part of the format.
 const ZSTD_LEVEL: i32 = 3;
-const GZIP_LEVEL: u32 = 6;
+const GZIP_LEVEL: i32 = 4;
 /// Bytes that are read at once of what is decompressed.
 const READ_BYTES: usize = 256 << 10;
 /// More threads than this wait for the disk, and take memory.
@@ -31,7 +31,7 @@ const WINDOW_LOG_MAX: u32 = 27;
 pub enum Compression {
     /// RFC 1952: what every engine reads.
     Gzip,
-    /// RFC 8878: smaller and several times as fast.
+    /// RFC 8878: smaller, and made and read faster.
     #[default]
     Zstd,
 }
@@ -53,10 +53,13 @@ impl Compression {
     fn piece(self, piece: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Self::Gzip => {
-                let mut encoder =
-                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(GZIP_LEVEL));
-                encoder.write_all(piece)?;
-                encoder.finish()
+                // A whole piece at once: half the time of zlib's way for as many bytes.
+                let level = libdeflater::CompressionLvl::new(GZIP_LEVEL).expect("a level that it has");
+                let mut compressor = libdeflater::Compressor::new(level);
+                let mut member = vec![0; compressor.gzip_compress_bound(piece.len())];
+                let bytes = compressor.gzip_compress(piece, &mut member).map_err(io::Error::other)?;
+                member.truncate(bytes);
+                Ok(member)
             }
             Self::Zstd => zstd::bulk::compress(piece, ZSTD_LEVEL),
         }
@@ -308,11 +311,11 @@ mod tests {
             let (_, digest) = compressed(compression, 2, &content(bytes), 1 << 16);
             assert_eq!(digest.hex(), expected, "{compression:?} of {bytes} bytes");
         };
-        check(1024, Compression::Gzip, "821e9e6bcdd86910a75f334dc8e48c2fc53ac2d5dda68d8ce57de783b2501ec1");
+        check(1024, Compression::Gzip, "5be861d302464eaa12a1760c4cfd6c38adb671057e696162e8ac1c55aea80b05");
         check(
             10_000_000,
             Compression::Gzip,
-            "694b6d9254346f619afff1c5463ce685be5981cdd9e051855381a42a364ddec7",
+            "e3bd936a1e033d3cb360f2ff2ea16555c9ddbdd243f31627bb88886a242812c3",
         );
         check(1024, Compression::Zstd, "021f96eeb5289c0cc56e023bc05bc2c28239f5e9603425237fcc5396543c9685");
         check(

@@ -19,6 +19,9 @@ impl Store {
     /// Makes `reference` mean the image `digest`.
     pub fn set_tag(&self, reference: &Reference, digest: Digest) -> Result<()> {
         let path = self.tag_path(reference)?;
+        if read_tag(&path).is_ok_and(|known| known == Some(digest)) {
+            return Ok(());
+        }
         let folder = path.parent().expect("a tag is below the root");
         fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))?;
         // A tag that outlives a power cut names an image that does.

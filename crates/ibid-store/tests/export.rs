@@ -65,8 +65,8 @@ fn exported_layers_have_pinned_digests() {
     };
     check(
         Compression::Gzip,
-        "1e52dae3fd11fdf2887fdbcda2132794570efd3b8e19923091f9388fe246875f",
-        "ddb1943c7eb78045fb21f35e545653c5610dd0edc18fefdf47643f0b81739768",
+        "e21cbd66ef22cbe1ba1d787269a7eb209c4df223cd7ef2cb8a6afd6dade22776",
+        "7a2deb2ed7c7ae7fa2e18afd469aca0b61a824917f2dfa693976b1b563f8867a",
     );
     check(
         Compression::Zstd,
