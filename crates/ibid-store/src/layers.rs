@@ -71,14 +71,13 @@ impl Store {
         }
     }
 
-    /// Gives the layer of a draft its name, unless there is one of that name. What is in it is on the disk before.
+    /// Gives the layer of a draft its name, unless there is one of that name.
     pub(crate) fn publish_layer(&self, draft: StagedFolder, diff_id: DiffId) -> Result<()> {
         let layer = draft.path().join("layer");
         let target = self.own_layer_folder(&diff_id);
         if target.exists() || self.has_layer(&diff_id) {
             return draft.remove();
         }
-        draft.sync()?;
         match rustix::fs::rename(&layer, &target) {
             Ok(()) => {}
             // A layer's folder is never empty, so a rename never replaces one: the same layer is there already.

@@ -24,9 +24,10 @@
 //! ```
 //!
 //! Invariants:
-//! - Whatever is visible outside `tmp/` is complete, after a power cut too. It is made in `tmp/`, is on the disk before it
-//!   is renamed, and only tags, notes and cache values are ever replaced. Cache values are not waited for: an empty one
-//!   is none.
+//! - Whatever is visible outside `tmp/` is complete, whenever a process is killed. It is made in `tmp/` and renamed, and
+//!   only tags, notes and cache values are ever replaced. Blobs, tags, notes and downloads are on the disk before they
+//!   are renamed. Cache values are not waited for: an empty one is none. Layers are not, either: after a power cut
+//!   `verify` finds those that lost contents.
 //! - Cache mounts are written by the steps that hold them; nothing else of a build reads them.
 //! - Blobs and layers never change. The same name always means the same bytes.
 //! - A thing in `tmp/` is flocked by its maker as long as the maker lives, so whoever gets the lock may remove it.

@@ -46,15 +46,6 @@ impl StagedFolder {
         &self.path
     }
 
-    /// Waits until all that is in it is on the disk. One call for the whole file system: a call for each file would take
-    /// many times as long.
-    pub(crate) fn sync(&self) -> Result<()> {
-        match &self.lock {
-            Some(folder) => rustix::fs::syncfs(folder).map_err(Error::io("sync", &self.path)),
-            None => Ok(()),
-        }
-    }
-
     /// Removes it now, and says when that fails.
     pub(crate) fn remove(mut self) -> Result<()> {
         self.take_away()

@@ -24,10 +24,8 @@ impl Store {
         }
         let folder = path.parent().expect("a tag is below the root");
         fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))?;
-        // A tag that outlives a power cut names an image that does.
-        for folder in ["layers", "blobs/sha256"] {
-            sync_names(&self.root().join(folder))?;
-        }
+        // A tag that outlives a power cut names a configuration that does.
+        sync_names(&self.root().join("blobs/sha256"))?;
         let mut file = StagedFile::new(&self.tmp())?;
         file.write(format!("{digest}\n").as_bytes())?;
         file.sync()?;
