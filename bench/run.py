@@ -116,10 +116,14 @@ class Contestant:
 
 
 def contest(title, contestants, turns, warm_ups):
-    """Gives every contestant its turns, each round starting with another one."""
+    """Gives every contestant its turns, each round starting with another one.
+
+    What one has written is on the disk before the next one's turn, so that nobody pays for another's work.
+    """
     for number in range(warm_ups + turns):
         say(f"{title}: round {number + 1} of {warm_ups + turns}")
         for place in range(len(contestants)):
+            os.sync()
             contestants[(place + number) % len(contestants)].turn(number, count=number >= warm_ups)
 
 
