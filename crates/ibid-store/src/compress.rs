@@ -59,6 +59,7 @@ impl Compression {
                 let mut member = vec![0; compressor.gzip_compress_bound(piece.len())];
                 let bytes = compressor.gzip_compress(piece, &mut member).map_err(io::Error::other)?;
                 member.truncate(bytes);
+                member.shrink_to_fit();
                 Ok(member)
             }
             Self::Zstd => zstd::bulk::compress(piece, ZSTD_LEVEL),
