@@ -24,7 +24,7 @@ use crate::unpack::{self, Source};
 use crate::{BaseSpec, Event, host_architecture, slim};
 
 /// Counted up whenever the same lock would give another image.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 const CONNECTIONS: usize = 6;
 const UNPACKING_THREADS_MAX: usize = 8;
 /// Keyrings of Debian and its derivatives as their packages install them.

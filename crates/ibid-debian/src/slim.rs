@@ -37,7 +37,7 @@ pub(crate) fn settings() -> Vec<(&'static str, String)> {
         ("etc/dpkg/dpkg.cfg.d/docker", filter),
         (
             "etc/dpkg/dpkg.cfg.d/docker-apt-speedup",
-            "# A layer is synced as a whole, when it is complete.\nforce-unsafe-io\n".to_owned(),
+            "# A step that is cut off leaves no layer, so to sync within one gains nothing.\nforce-unsafe-io\n".to_owned(),
         ),
         (
             "etc/apt/apt.conf.d/docker-clean",

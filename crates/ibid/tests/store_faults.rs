@@ -260,6 +260,13 @@ fn a_store_that_cannot_be_written_serves_what_it_has() {
     }
     let Some(project) = runnable() else { return };
     let data = project.data.to_str().expect("UTF-8").to_owned();
+    // An archive of an image that is here, under a name that is not.
+    for args in
+        [&["tag", &project.name(), "other"][..], &["save", "other", "-o", "other.tar"], &["rmi", "other"]]
+    {
+        let output = project.command(args).output().expect("ibid starts");
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+    }
     let read_only = Mounted::new(&["--bind", &data], project.data.clone());
     read_only.remount("ro,bind");
     let temporary = project.place.folder("temporary");
@@ -280,7 +287,9 @@ fn a_store_that_cannot_be_written_serves_what_it_has() {
     assert_eq!(fs::read_dir(&temporary).expect("the folder").count(), 0, "a run left something");
     let said = ["Read-only file system", "hint: images that are there can be run"];
     let name = project.name();
-    for args in [&["tag", &name, "x"][..], &["rmi", &name], &["build", "--no-cache"]] {
+    for args in
+        [&["load", "-i", "other.tar"][..], &["tag", &name, "x"], &["rmi", &name], &["build", "--no-cache"]]
+    {
         refused(&ibid(args), &said);
     }
 }
