@@ -1,4 +1,6 @@
-//! What code ran: the identity of a codebase, and the name of a run.
+//! What code ran: the identity of a codebase, the name of a run, and the records of all runs.
 
 pub mod code;
+pub mod ledger;
+pub mod record;
 pub mod run_id;

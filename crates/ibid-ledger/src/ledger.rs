@@ -1,0 +1,186 @@
+//! The ledger of a project: the folder `.ibid/`, which git ignores by itself.
+//!
+//! ```text
+//! .ibid/.gitignore             `*`
+//! .ibid/runs/<id>/start.json   what was known when the run started (a Record with status `running`)
+//! .ibid/runs/<id>/record.json  the Record; written once, when the run has ended
+//! .ibid/runs/<id>/log          what the program wrote (see `log`)
+//! .ibid/runs/<id>/metrics.jsonl  every value of each metric: {"name", "step", "value", "time"}
+//! .ibid/runs/<id>/marks.json   what people add later: tags and notes
+//! .ibid/removed/<id>/          runs that `ibid rm` took away, for `ibid restore`
+//! .ibid/objects/               contents of snapshots (see `snapshot`)
+//! ```
+//!
+//! Files are written under a temporary name, synced and renamed; two processes never write the same run.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::record::{Record, SCHEMA};
+use crate::run_id::RunId;
+
+/// Name of the ledger's folder in the project.
+pub const FOLDER: &str = ".ibid";
+
+/// The ledger of one project.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    folder: PathBuf,
+}
+
+/// Why the ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A file of the ledger is not what ibid writes.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the ledger was written by a newer ibid.
+    #[error("{} is of version {version}, and this ibid knows up to {SCHEMA}", path.display())]
+    Newer {
+        /// The path.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+    },
+    /// No such run.
+    #[error(transparent)]
+    Unresolved(#[from] crate::run_id::UnresolvedRunId),
+}
+
+impl Ledger {
+    /// The ledger of the project in `root`. Nothing is made or looked at.
+    pub fn of(root: &Path) -> Self {
+        Self { folder: root.join(FOLDER) }
+    }
+
+    /// `.ibid`
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes the folder, with the file that hides it from git.
+    pub fn prepare(&self) -> Result<(), Error> {
+        let ignore = self.folder.join(".gitignore");
+        if ignore.exists() {
+            return Ok(());
+        }
+        let runs = self.folder.join("runs");
+        fs::create_dir_all(&runs).map_err(io("make the folder", &runs))?;
+        write(&ignore, b"*\n")
+    }
+
+    /// Where everything of a run is.
+    pub fn run_folder(&self, id: RunId) -> PathBuf {
+        self.folder.join("runs").join(id.to_string())
+    }
+
+    /// All runs, in no order. Names in the folder that are no run's are passed over.
+    pub fn ids(&self) -> Result<Vec<RunId>, Error> {
+        let runs = self.folder.join("runs");
+        let entries = match fs::read_dir(&runs) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io("read", &runs)(error)),
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(io("read", &runs))?;
+            ids.extend(entry.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()));
+        }
+        Ok(ids)
+    }
+
+    /// The run that `text`, the start of its name, means.
+    pub fn resolve(&self, text: &str) -> Result<RunId, Error> {
+        Ok(RunId::resolve(text, self.ids()?)?)
+    }
+
+    /// What is recorded of a run: at its end, or else what was known at its start.
+    pub fn read(&self, id: RunId) -> Result<Record, Error> {
+        let folder = self.run_folder(id);
+        let record = folder.join("record.json");
+        match read_record(&record) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                read_record(&folder.join("start.json"))
+            }
+            result => result,
+        }
+    }
+}
+
+/// Reads a record, of this or an older version.
+pub fn read_record(path: &Path) -> Result<Record, Error> {
+    let text = fs::read(path).map_err(io("read", path))?;
+    parse_record(path, &text)
+}
+
+/// The record in `text`; `path` is what errors name.
+pub fn parse_record(path: &Path, text: &[u8]) -> Result<Record, Error> {
+    let damaged =
+        |error: serde_json::Error| Error::Damaged { path: path.to_owned(), reason: error.to_string() };
+    #[derive(serde::Deserialize)]
+    struct Version {
+        schema: u64,
+    }
+    let version: Version = serde_json::from_slice(text).map_err(damaged)?;
+    if version.schema > u64::from(SCHEMA) {
+        return Err(Error::Newer { path: path.to_owned(), version: version.schema });
+    }
+    serde_json::from_slice(text).map_err(damaged)
+}
+
+/// Reads any JSON file of the ledger.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = fs::read(path).map_err(io("read", path))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::Damaged { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// Writes any JSON file of the ledger so that it is there whole or not at all.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|error| Error::Damaged { path: path.to_owned(), reason: error.to_string() })?;
+    text.push(b'\n');
+    write(path, &text)
+}
+
+/// Writes a file so that it is there whole or not at all, also after a power cut.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let folder = path.parent().expect("a file of the ledger is in a folder");
+    let name = path.file_name().expect("a file of the ledger has a name").to_string_lossy();
+    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+    let result = fs::File::create(&temporary)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result.map_err(io("write", path))
+}
+
+pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { action, path, source }
+}
