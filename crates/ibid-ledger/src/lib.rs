@@ -1,6 +1,10 @@
-//! What code ran: the identity of a codebase, the name of a run, and the records of all runs.
+//! What code ran: the identity of a codebase, the name of a run, the records of all runs, and whether a repeated run gave the same.
 
+pub mod causes;
 pub mod code;
 pub mod ledger;
+mod numbers;
 pub mod record;
 pub mod run_id;
+pub mod tolerance;
+pub mod verdict;
