@@ -5,6 +5,7 @@ pub mod code;
 pub mod ledger;
 mod numbers;
 pub mod record;
+pub mod research_object;
 pub mod run_id;
 pub mod tolerance;
 pub mod verdict;

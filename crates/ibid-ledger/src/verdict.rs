@@ -133,6 +133,9 @@ pub enum Which {
 /// Every value of each metric, in order.
 pub type Curves = BTreeMap<String, Vec<f64>>;
 
+/// Reads an output file of a run, or says why it cannot.
+pub type ReadOutput<'a> = dyn FnMut(Which, &Output) -> Result<Vec<u8>, String> + 'a;
+
 /// Compares a run with its repetition. `content` reads an output file, or says why it cannot: only files that a tolerance
 /// is for, and that are small enough, are asked for. `curves` are both runs', where they are known.
 pub fn compare(
@@ -140,7 +143,7 @@ pub fn compare(
     first: &Record,
     second: &Record,
     curves: Option<(&Curves, &Curves)>,
-    content: &mut dyn FnMut(Which, &Output) -> Result<Vec<u8>, String>,
+    content: &mut ReadOutput<'_>,
 ) -> Verdict {
     let end = if ending(first) == ending(second) {
         Sameness::Identical
@@ -225,7 +228,7 @@ fn file(
     rule: Option<Rule>,
     first: Option<&Output>,
     second: Option<&Output>,
-    content: &mut dyn FnMut(Which, &Output) -> Result<Vec<u8>, String>,
+    content: &mut ReadOutput<'_>,
 ) -> Sameness {
     let (first, second) = match (first, second) {
         (Some(first), Some(second)) if first.digest == second.digest => return Sameness::Identical,
@@ -250,7 +253,7 @@ fn within(
     tolerance: Tolerance,
     first: &Output,
     second: &Output,
-    content: &mut dyn FnMut(Which, &Output) -> Result<Vec<u8>, String>,
+    content: &mut ReadOutput<'_>,
 ) -> Result<Sameness, String> {
     let format = Format::of(Path::new(&first.path))
         .ok_or("its name ends in none of .json, .jsonl, .ndjson, .csv, .tsv, .npy, .npz")?;

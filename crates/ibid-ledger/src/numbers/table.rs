@@ -82,7 +82,7 @@ impl<'a> Records<'a> {
                 }
                 None => {
                     let separator = self.separator;
-                    let end = self.rest.find(|c| c == separator || c == '\n').unwrap_or(self.rest.len());
+                    let end = self.rest.find([separator, '\n']).unwrap_or(self.rest.len());
                     let field = &self.rest[..end];
                     self.rest = &self.rest[end..];
                     field.strip_suffix('\r').unwrap_or(field).to_owned()
