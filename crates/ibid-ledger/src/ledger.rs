@@ -17,6 +17,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use ibid_core::digest::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -52,6 +53,30 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A content that a snapshot or a record refers to is not there.
+    #[error("the content {digest} is missing from {}", folder.display())]
+    MissingObject {
+        /// Its digest.
+        digest: Digest,
+        /// The folder of contents.
+        folder: PathBuf,
+    },
+    /// A content is not what it was when it was stored.
+    #[error("the content {digest} in {} is damaged: {reason}", path.display())]
+    DamagedObject {
+        /// Its digest.
+        digest: Digest,
+        /// The file that holds it.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the project kept changing while it was read.
+    #[error("{} keeps changing", path.display())]
+    Changing {
+        /// The file.
+        path: PathBuf,
     },
     /// A file of the ledger was written by a newer ibid.
     #[error("{} is of version {version}, and this ibid knows up to {SCHEMA}", path.display())]
@@ -167,7 +192,8 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
 pub fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
     let folder = path.parent().expect("a file of the ledger is in a folder");
     let name = path.file_name().expect("a file of the ledger has a name").to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+    let drawn = RunId::random().map_err(io("name a file in", folder))?;
+    let temporary = folder.join(format!(".{name}.{drawn}"));
     let result = fs::File::create(&temporary)
         .and_then(|mut file| {
             file.write_all(content)?;

@@ -2,5 +2,7 @@
 
 pub mod code;
 pub mod ledger;
+mod objects;
 pub mod record;
 pub mod run_id;
+pub mod snapshot;
