@@ -2,5 +2,7 @@
 
 pub mod code;
 pub mod ledger;
+pub mod log;
+pub mod metrics;
 pub mod record;
 pub mod run_id;
