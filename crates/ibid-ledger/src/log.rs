@@ -122,6 +122,11 @@ impl Writer {
         self.part > 1 + LAST_PARTS_KEPT
     }
 
+    /// The same after the folder of the run was renamed.
+    pub(crate) fn in_folder(self, run_folder: &Path) -> Self {
+        Self { folder: run_folder.to_owned(), ..self }
+    }
+
     /// The file of the present part, whose owner may have to be set.
     pub fn file(&self) -> &File {
         &self.file
