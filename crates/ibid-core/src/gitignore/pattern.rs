@@ -7,7 +7,10 @@ pub(super) enum Pattern {
     /// No wildcard at all.
     Literal(Box<[u8]>),
     /// A single `*` with single bytes around it: most patterns with wildcards.
-    Around { before: Box<[Set]>, after: Box<[Set]> },
+    Around {
+        before: Box<[Set]>,
+        after: Box<[Set]>,
+    },
     General(Box<[Part]>),
 }
 
