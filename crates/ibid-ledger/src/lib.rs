@@ -15,6 +15,7 @@ pub mod parameters;
 pub mod record;
 pub mod recording;
 pub mod research_object;
+pub mod run_archive;
 pub mod run_id;
 pub mod secrets;
 pub mod snapshot;

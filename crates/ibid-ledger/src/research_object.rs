@@ -32,13 +32,13 @@ pub struct File {
 pub struct Contents {
     /// The record, the log, the metrics, … each with what it is.
     pub files: Vec<(File, &'static str)>,
-    /// Files of the code.
-    pub code: Vec<File>,
-    /// Output files; what the record names beyond these is described only.
+    /// The folder of the code.
+    pub code: Option<String>,
+    /// Output files; those of the record that are not among them are described only.
     pub outputs: Vec<File>,
-    /// Files of data inputs.
-    pub data: Vec<File>,
-    /// The folder with the image in the OCI image layout.
+    /// Folders and files of data inputs, as the record calls them, and where they are.
+    pub data: Vec<(String, String)>,
+    /// The image: an archive in the OCI image layout.
     pub image: Option<String>,
 }
 
@@ -76,14 +76,14 @@ pub fn process_run_crate(record: &Record, contents: &Contents) -> Value {
         graph.add_file(root, file, description);
     }
     if let Some(image) = &contents.image {
-        let id = format!("{}/", image.trim_end_matches('/'));
         graph.add_part(
             root,
             json!({
-                "@id": id,
-                "@type": "Dataset",
-                "name": "The image",
-                "description": "The image that ran, in the OCI image layout",
+                "@id": identifier(image),
+                "@type": "File",
+                "name": image,
+                "description": "The image that ran: an archive in the OCI image layout",
+                "encodingFormat": media_type(image),
             }),
         );
     }
@@ -244,19 +244,30 @@ impl Graph {
 /// What the run read: code, data, arguments.
 fn objects(graph: &mut Graph, root: usize, record: &Record, contents: &Contents) -> Vec<Value> {
     let mut objects = Vec::new();
-    for file in contents.code.iter().chain(&contents.data) {
-        objects.push(graph.add_file(root, file, ""));
+    if let Some(code) = &contents.code {
+        let id = format!("{}/", identifier(code));
+        let entity =
+            json!({"@id": id, "@type": "Dataset", "name": "The code", "description": "The code that ran"});
+        objects.push(graph.add_part(root, entity));
     }
-    if contents.data.is_empty() {
-        for data in &record.data {
-            let id = format!("#{}", identifier(&data.path));
-            graph.add(json!({
-                "@id": id,
-                "@type": "CreativeWork",
-                "name": data.path,
-                "description": format!("A data input that is not in this crate: {} files, {} bytes", data.files, data.bytes),
-            }));
-            objects.push(json!({"@id": id}));
+    for data in &record.data {
+        let description = format!("A data input: {} files, {} bytes", data.files, data.bytes);
+        match contents.data.iter().find(|(known, _)| *known == data.path) {
+            Some((_, place)) => {
+                let entity = json!({
+                    "@id": format!("{}/", identifier(place)),
+                    "@type": "Dataset",
+                    "name": data.path,
+                    "description": description,
+                });
+                objects.push(graph.add_part(root, entity));
+            }
+            None => {
+                let id = format!("#{}", identifier(&data.path));
+                let description = format!("{description}, which are not in this crate");
+                graph.add(json!({"@id": id, "@type": "CreativeWork", "name": data.path, "description": description}));
+                objects.push(json!({"@id": id}));
+            }
         }
     }
     for (name, value) in &record.parameters {
@@ -271,19 +282,18 @@ fn objects(graph: &mut Graph, root: usize, record: &Record, contents: &Contents)
 fn results(graph: &mut Graph, root: usize, record: &Record, contents: &Contents) -> Vec<Value> {
     let mut results: Vec<Value> =
         contents.outputs.iter().map(|file| graph.add_file(root, file, "An output of the run")).collect();
-    if contents.outputs.is_empty() {
-        for output in &record.outputs {
-            let id = format!("#{}", identifier(&output.path));
-            graph.add(json!({
-                "@id": id,
-                "@type": "CreativeWork",
-                "name": output.path,
-                "description": "An output that is not in this crate",
-                "contentSize": output.bytes.to_string(),
-                "sha256": output.digest.hex(),
-            }));
-            results.push(json!({"@id": id}));
-        }
+    let is_there = |digest: &Digest| contents.outputs.iter().any(|file| file.digest == *digest);
+    for output in record.outputs.iter().filter(|output| !is_there(&output.digest)) {
+        let id = format!("#{}", identifier(&output.path));
+        graph.add(json!({
+            "@id": id,
+            "@type": "CreativeWork",
+            "name": output.path,
+            "description": "An output that is not in this crate",
+            "contentSize": output.bytes.to_string(),
+            "sha256": output.digest.hex(),
+        }));
+        results.push(json!({"@id": id}));
     }
     for (name, metric) in &record.metrics {
         let id = format!("#metric-{}", identifier(name));
@@ -388,8 +398,8 @@ mod tests {
         let file = |path: &str| File { path: path.to_owned(), bytes: 2, digest: Digest::of(b"{}") };
         let contents = Contents {
             files: vec![(file("record.json"), "The record")],
-            code: vec![file("code/train.py")],
-            image: Some("image".to_owned()),
+            code: Some("code".to_owned()),
+            image: Some("image.tar".to_owned()),
             ..Contents::default()
         };
         (record, contents)

@@ -13,7 +13,7 @@ mod git_index;
 mod left_out;
 mod repository;
 mod survey;
-mod tree;
+pub(crate) mod tree;
 mod walk;
 
 use std::ffi::OsString;

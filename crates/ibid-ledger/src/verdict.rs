@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::str::FromStr;
 
 use ibid_core::dockerignore::{Ignore, MalformedPattern};
 use ibid_core::glob::{Glob, InvalidGlob};
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use crate::numbers::{self, Format};
 use crate::record::{Metric, Output, Record};
-use crate::tolerance::Tolerance;
+use crate::tolerance::{InvalidTolerance, Tolerance};
 
 /// What may differ: `[replay]` in `ibid.toml`.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,15 @@ pub enum Rule {
     Ignore,
     /// Numbers that are this close.
     Within(Tolerance),
+}
+
+impl FromStr for Rule {
+    type Err = InvalidTolerance;
+
+    /// `ignore`, or a tolerance.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "ignore" { Ok(Self::Ignore) } else { text.parse().map(Self::Within) }
+    }
 }
 
 impl Rules {

@@ -8,10 +8,7 @@ fn output(path: &str, content: &[u8]) -> Output {
 }
 
 fn rules(files: &[(&str, &str)], metrics: &[(&str, &str)]) -> Rules {
-    let rule = |text: &str| match text {
-        "ignore" => Rule::Ignore,
-        text => Rule::Within(text.parse().expect(text)),
-    };
+    let rule = |text: &str| text.parse().expect(text);
     let mut rules = Rules::default();
     for (pattern, text) in files {
         rules.add_files(pattern, rule(text)).expect(pattern);
