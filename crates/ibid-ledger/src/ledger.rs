@@ -10,7 +10,8 @@
 //! .ibid/runs/<id>/metrics.jsonl  every value of each metric: {"name", "step", "value", "time"}
 //! .ibid/runs/<id>/marks.json   what people add later: tags and notes
 //! .ibid/removed/<id>/          runs that `ibid rm` took away, for `ibid restore`
-//! .ibid/objects/               contents of snapshots (see `snapshot`)
+//! .ibid/objects/               contents of snapshots (see `objects`)
+//! .ibid/files                  what the project's files held when they were last read; can be lost
 //! ```
 //!
 //! Files are written under a temporary name, synced and renamed; two processes never write the same run.
@@ -19,6 +20,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use ibid_core::digest::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -55,6 +57,30 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A content that a snapshot or a record refers to is not there.
+    #[error("the content {digest} is missing from {}", folder.display())]
+    MissingObject {
+        /// Its digest.
+        digest: Digest,
+        /// The folder of contents.
+        folder: PathBuf,
+    },
+    /// A content is not what it was when it was stored.
+    #[error("the content {digest} in {} is damaged: {reason}", path.display())]
+    DamagedObject {
+        /// Its digest.
+        digest: Digest,
+        /// The file that holds it.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the project kept changing while it was read.
+    #[error("{} keeps changing", path.display())]
+    Changing {
+        /// The file.
+        path: PathBuf,
     },
     /// A file of the ledger was written by a newer ibid.
     #[error("{} is of version {version}, and this ibid knows up to {SCHEMA}", path.display())]
@@ -228,7 +254,9 @@ fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, Error> {
 
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().expect("a file of the ledger has a name").to_string_lossy();
-    path.with_file_name(format!(".{name}.{}", std::process::id()))
+    // Another thread, or a process with this number on another machine, may write the same file.
+    let drawn = RunId::random().map_or_else(|_| std::process::id().to_string(), |drawn| drawn.to_string());
+    path.with_file_name(format!(".{name}.{drawn}"))
 }
 
 /// Writes any JSON file of the ledger so that it is there whole or not at all.
