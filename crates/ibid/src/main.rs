@@ -14,7 +14,10 @@ mod image_build;
 mod lock;
 mod lock_mode;
 mod near_option;
+mod output_folders;
 mod project;
+mod pushed_names;
+mod recorded_run;
 mod registries;
 mod report;
 mod settings;
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Build(build) => commands::build::main(&ui, &cli, build),
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
+        Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),
         Command::Gc(gc) => commands::gc::main(&ui, gc),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
