@@ -1,6 +1,7 @@
 //! What code ran: the identity of a codebase, the name of a run, the records of all runs, and whether a repeated run gave the same.
 
 mod alive;
+pub mod assembly;
 pub mod causes;
 pub mod code;
 pub mod data;

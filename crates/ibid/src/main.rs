@@ -19,6 +19,7 @@ mod project;
 mod pushed_names;
 mod recorded_run;
 mod registries;
+mod replay;
 mod report;
 mod settings;
 mod ui;
@@ -50,6 +51,8 @@ fn main() -> ExitCode {
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
         Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),
         Command::Gc(gc) => commands::gc::main(&ui, gc),
+        Command::Replay(replay) => commands::replay::main(&ui, &cli, replay),
+        Command::Export(export) => commands::export::main(&ui, &cli, export),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),

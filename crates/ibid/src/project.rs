@@ -94,6 +94,18 @@ impl Project {
         Self::from_config(root, &root.join(CONFIG_FILE), "")
     }
 
+    /// The project that is in `root` itself, whatever lies around it.
+    pub fn in_folder(root: &Path) -> Result<Self, Error> {
+        let path = root.join(CONFIG_FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::from_config(root, &path, &text),
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                Self::from_config(root, &path, "")
+            }
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    }
+
     /// The project of `directory` (none means the current one), or of the folder `context` that the command line
     /// names: that folder is then the project, wherever the command is called. `file` is another Dockerfile.
     pub fn of_command_line(

@@ -68,6 +68,18 @@ pub struct RecordedRun<'a> {
     pub output_folder: Option<String>,
     /// Whether the contents of data inputs are hashed.
     pub digest_data: bool,
+    /// Set when the project is a copy in which a run is repeated.
+    pub repetition: Option<Repetition<'a>>,
+}
+
+/// What a repeated run has in place of what the project says.
+pub struct Repetition<'a> {
+    /// The run that is repeated.
+    pub of: RunId,
+    /// Where it is recorded.
+    pub ledger: &'a Ledger,
+    /// Its code, which is known.
+    pub code: Code,
 }
 
 /// How it went.
@@ -76,12 +88,17 @@ pub struct Finished {
     pub seconds: f64,
     /// Which code ran, as people name it.
     pub code: String,
+    /// What is recorded, unless that failed.
+    pub record: Option<Record>,
 }
 
 impl RecordedRun<'_> {
     /// Executes it to its end.
     pub fn execute(&self) -> Result<Finished, native::Error> {
-        let ledger = Ledger::of(&self.project.root);
+        let ledger = match &self.repetition {
+            Some(repetition) => repetition.ledger.clone(),
+            None => Ledger::of(&self.project.root),
+        };
         let mut record = self.record();
         let recording = OnceLock::new();
         let (tell, told) = channel();
@@ -123,18 +140,21 @@ impl RecordedRun<'_> {
             facts.fill(&mut record);
             (result, seconds, self.code(&facts))
         });
-        if let Some(recording) = recording.into_inner() {
-            if let Err(error) = recording.finish(&record) {
+        let is_recorded = match recording.into_inner().map(|recording| recording.finish(&record)) {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
                 self.warn("the record of this run is incomplete", &error);
+                false
             }
-        }
+            None => false,
+        };
         let ended = result?;
         for (stream, error) in &ended.unwritten {
             let name = stream_of(*stream).name();
             self.ui.warn(&format!("{name} did not take all that the program wrote: {error}"));
             self.ui.hint(&format!("`ibid logs {}` shows it", self.id));
         }
-        Ok(Finished { status: ended.status, seconds, code })
+        Ok(Finished { status: ended.status, seconds, code, record: is_recorded.then_some(record) })
     }
 
     fn warn(&self, what: &str, error: &ledger::Error) {
@@ -200,21 +220,24 @@ impl RecordedRun<'_> {
                 lock: None,
                 layers: self.config.rootfs.diff_ids.iter().map(|layer| layer.0).collect(),
             },
-            code: Code {
-                mode: match self.spec.code.mode {
-                    Mode::Mounted => CodeMode::Mounted,
-                    Mode::Pegged => CodeMode::Pegged,
+            code: self.repetition.as_ref().map_or_else(
+                || Code {
+                    mode: match self.spec.code.mode {
+                        Mode::Mounted => CodeMode::Mounted,
+                        Mode::Pegged => CodeMode::Pegged,
+                    },
+                    folder: self.spec.code.folder.clone(),
+                    snapshot: None,
+                    commit: commit.as_ref().map(|commit| commit.id.clone()),
+                    branch: None,
+                    remote: None,
+                    differing: commit.map(|commit| commit.differing).unwrap_or_default(),
+                    equals_working_tree: pegged.and_then(|pegged| pegged.equals_working_tree),
+                    changed_during_run: Vec::new(),
+                    left_out: Vec::new(),
                 },
-                folder: self.spec.code.folder.clone(),
-                snapshot: None,
-                commit: commit.as_ref().map(|commit| commit.id.clone()),
-                branch: None,
-                remote: None,
-                differing: commit.map(|commit| commit.differing).unwrap_or_default(),
-                equals_working_tree: pegged.and_then(|pegged| pegged.equals_working_tree),
-                changed_during_run: Vec::new(),
-                left_out: Vec::new(),
-            },
+                |repetition| repetition.code.clone(),
+            ),
             env,
             mounts: Vec::new(),
             data: Vec::new(),
@@ -228,7 +251,7 @@ impl RecordedRun<'_> {
             outputs: Vec::new(),
             output_folder: self.output_folder.clone(),
             metrics: BTreeMap::new(),
-            replay_of: None,
+            replay_of: self.repetition.as_ref().map(|repetition| repetition.of),
             warnings,
         }
     }
@@ -331,14 +354,16 @@ impl RecordedRun<'_> {
         let mut warnings = Vec::new();
         let no_code: Vec<PathBuf> =
             [&self.spec.data[..], &self.spec.outputs].concat().iter().map(PathBuf::from).collect();
-        let identity = self.pegged.is_none().then(|| CodeIdentity::of(root, &no_code));
+        let is_known = self.pegged.is_some() || self.repetition.is_some();
+        let identity = (!is_known).then(|| CodeIdentity::of(root, &no_code));
+        let data_from = self.spec.data_from.as_ref().unwrap_or(root);
         let tags = self.store.tags().unwrap_or_default();
         let data = self
             .spec
             .data
             .iter()
             .filter_map(|path| {
-                data::identify(ledger, root, path, self.digest_data).unwrap_or_else(|error| {
+                data::identify(ledger, data_from, path, self.digest_data).unwrap_or_else(|error| {
                     let cause = Failure::of(&error).summary();
                     warnings.push(format!("the data in {path} is not recorded: {cause}"));
                     None

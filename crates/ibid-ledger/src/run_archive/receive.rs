@@ -15,11 +15,11 @@ use ibid_core::digest::{Digest, Hasher};
 use ibid_store::{PlainArchive, PlainEntry, PlainKind, Store};
 
 use super::{CODE, DATA, Error, IMAGE, Listed, MANIFEST, Manifest, OUTPUTS, RECORD, SCHEMA, io as io_error};
+use crate::assembly::{Assembly, AssemblyError};
 use crate::ledger::{self, Ledger};
-use crate::objects::{Objects, Writer};
+use crate::objects::Objects;
 use crate::record::Record;
 use crate::research_object::{CRATE_FILE, STATEMENT_FILE};
-use crate::snapshot::tree::{self, TreeEntry, What};
 
 /// Most bytes of a document that is kept in memory: the list, the record.
 const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
@@ -50,14 +50,13 @@ pub fn receive(from: impl Read, ledger: &Ledger, store: &Store, into: &Path) -> 
         listed: manifest.files,
         into,
         folder: Temporary::new(ledger, manifest.run)?,
-        code: Node::default(),
         links: Vec::new(),
         outputs: BTreeSet::new(),
         has_data: false,
     };
     let mut record = None;
     let mut has_image = false;
-    let writer = objects.writer()?;
+    let mut code = Assembly::begin(&objects)?;
     let mut entries = 0;
     while let Some(entry) = archive.next()? {
         entries += 1;
@@ -73,7 +72,7 @@ pub fn receive(from: impl Read, ledger: &Ledger, store: &Store, into: &Path) -> 
             IMAGE if matches!(entry.kind, PlainKind::File { .. }) => {
                 has_image |= load_image(store, &mut archive, known)?;
             }
-            CODE if name.len() > CODE.len() => receiving.code(&mut archive, &entry, &writer)?,
+            CODE if name.len() > CODE.len() => add_code(&mut archive, &entry, &mut code)?,
             OUTPUTS | DATA if name.contains('/') => receiving.beside(&mut archive, &entry)?,
             _ => receiving.of_ledger(&mut archive, &entry)?,
         }
@@ -86,9 +85,11 @@ pub fn receive(from: impl Read, ledger: &Ledger, store: &Store, into: &Path) -> 
         return Err(untrue(name, "it is missing"));
     }
     receiving.make_links()?;
-    match record.code.snapshot {
-        Some(snapshot) => {
-            let found = receiving.code.store(&writer)?;
+    match (record.code.snapshot, code.is_empty()) {
+        (None, true) => {}
+        (None, false) => return Err(untrue(CODE, "the record names no snapshot")),
+        (Some(snapshot), _) => {
+            let found = code.finish()?;
             if found != snapshot {
                 return Err(untrue(
                     CODE,
@@ -96,10 +97,7 @@ pub fn receive(from: impl Read, ledger: &Ledger, store: &Store, into: &Path) -> 
                 ));
             }
         }
-        None if receiving.code.entries.is_empty() => {}
-        None => return Err(untrue(CODE, "the record names no snapshot")),
     }
-    writer.finish()?.settle()?;
     receiving.folder.publish(ledger, &record)?;
     Ok(Received { record, outputs: receiving.outputs, has_data: receiving.has_data })
 }
@@ -143,12 +141,27 @@ fn load_image(store: &Store, archive: &mut PlainArchive, record: &Record) -> Res
     Err(untrue(IMAGE, format!("it is the image {found}, and the record names {}", record.image.digest)))
 }
 
+/// A file of the code goes into the objects; its place in the tree is remembered.
+fn add_code(archive: &mut PlainArchive, entry: &PlainEntry, code: &mut Assembly) -> Result<(), Error> {
+    let path = &entry.path[CODE.len() + 1..];
+    let added = match &entry.kind {
+        PlainKind::File { executable, .. } => {
+            code.add_file(path, *executable, archive).map_err(|error| match error {
+                AssemblyError::Ledger(error) => Error::from(error),
+                AssemblyError::Read(error) => cannot_read(error),
+            })?
+        }
+        PlainKind::Link { target } => code.add_link(path, target),
+        PlainKind::Folder => code.add_folder(path),
+    };
+    added.map_err(|misplaced| untrue(&String::from_utf8_lossy(&entry.path), misplaced.0))
+}
+
 struct Receiving<'a> {
     /// What is still to come.
     listed: BTreeMap<String, Listed>,
     into: &'a Path,
     folder: Temporary,
-    code: Node,
     links: Vec<(PathBuf, PathBuf)>,
     outputs: BTreeSet<String>,
     has_data: bool,
@@ -175,22 +188,6 @@ impl Receiving<'_> {
         let path = self.folder.0.join(RECORD);
         fs::write(&path, &text).map_err(io_error("write", &path))?;
         Ok(record)
-    }
-
-    /// A file of the code goes into the objects; its place in the tree is remembered.
-    fn code(&mut self, archive: &mut PlainArchive, entry: &PlainEntry, writer: &Writer) -> Result<(), Error> {
-        let what = match &entry.kind {
-            PlainKind::File { bytes, executable } => {
-                let (digest, read) = writer.put_stream(archive)?.map_err(cannot_read)?;
-                debug_assert_eq!(read, *bytes, "the archive's reader ends at the size that it said");
-                Some(What::File { digest, bytes: read, executable: *executable })
-            }
-            PlainKind::Link { target } => Some(What::Link { target: target.clone().into() }),
-            PlainKind::Folder => None,
-        };
-        let path = &entry.path[CODE.len() + 1..];
-        let shown = || String::from_utf8_lossy(&entry.path).into_owned();
-        self.code.add(path, what).map_err(|reason| untrue(&shown(), reason))
     }
 
     /// A file of the outputs or the data, in its place below `into`.
@@ -283,56 +280,6 @@ fn check_paths(record: &Record) -> Result<(), Error> {
             Err(untrue(RECORD, format!("the folder of the code, `{folder}`, is no absolute path")))
         }
         _ => Ok(()),
-    }
-}
-
-/// A folder of the code as it comes.
-#[derive(Default)]
-struct Node {
-    entries: BTreeMap<Box<[u8]>, Place>,
-}
-
-enum Place {
-    Leaf(What),
-    Folder(Node),
-}
-
-impl Node {
-    fn add(&mut self, path: &[u8], what: Option<What>) -> Result<(), &'static str> {
-        let mut node = self;
-        let mut parts = path.split(|byte| *byte == b'/').peekable();
-        while let Some(part) = parts.next() {
-            if parts.peek().is_none()
-                && let Some(what) = what
-            {
-                return match node.entries.insert(part.into(), Place::Leaf(what)) {
-                    None => Ok(()),
-                    Some(_) => Err("it comes twice"),
-                };
-            }
-            let place = node.entries.entry(part.into()).or_insert_with(|| Place::Folder(Self::default()));
-            match place {
-                Place::Folder(inner) => node = inner,
-                Place::Leaf(_) => return Err("it is in what is no folder"),
-            }
-        }
-        Ok(())
-    }
-
-    /// Stores the folders; returns the digest of this one.
-    fn store(self, writer: &Writer) -> Result<Digest, Error> {
-        let mut entries = Vec::with_capacity(self.entries.len());
-        for (name, place) in self.entries {
-            let what = match place {
-                Place::Leaf(what) => what,
-                Place::Folder(node) => What::Folder(node.store(writer)?),
-            };
-            entries.push(TreeEntry { name, what });
-        }
-        let content = tree::encode(&entries);
-        let digest = Digest::of(&content);
-        writer.put(&digest, &content)?;
-        Ok(digest)
     }
 }
 

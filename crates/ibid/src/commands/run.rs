@@ -96,6 +96,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         project: project.root.clone(),
         outputs: outputs.folders.clone(),
         data: project.data.clone(),
+        data_from: None,
         protected: if session.recorded.is_some() { output_folders::protected(&project) } else { Vec::new() },
         env: all_env,
         terminal: is_terminal,
@@ -125,12 +126,13 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 bases: preparation.found_bases().clone(),
                 output_folder: outputs.own,
                 digest_data: recorded.digest_data || project.data_digest,
+                repetition: None,
             };
             run.execute()
         }
         None => unrecorded(&project, &store, &spec, &host, preparation.trust(), pegged_code),
     };
-    let Finished { status, seconds, code } = finished.map_err(|error| failure_of_run(error, &config))?;
+    let Finished { status, seconds, code, .. } = finished.map_err(|error| failure_of_run(error, &config))?;
     ui.say(&summary(ui, &spec, &status, seconds, &code, session.directory));
     Ok(status.shell_code())
 }
@@ -158,7 +160,7 @@ fn unrecorded(
             }
             None => format!("code pegged, {}", pegged.map(|pegged| pegged.text).unwrap_or_default()),
         };
-        Ok(Finished { status: ended.status, seconds, code })
+        Ok(Finished { status: ended.status, seconds, code, record: None })
     })
 }
 
@@ -218,7 +220,7 @@ fn summary(
 }
 
 /// A program that is missing or cannot be executed has the shell's exit code, not ibid's.
-fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
+pub fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
     let failure = Failure::of(&error);
     match error {
         native::Error::Sandbox(error) => {

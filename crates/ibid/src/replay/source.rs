@@ -1,0 +1,232 @@
+//! Where a recorded run comes from: the project's ledger, or an archive.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use ibid_ledger::ledger::{Error, Ledger};
+use ibid_ledger::record::{Output, Record};
+use ibid_ledger::run_archive::{self, receive};
+use ibid_ledger::verdict::{self, Curves, Rules, Verdict, Which};
+use ibid_ledger::{metrics, run_id::RunId};
+use ibid_store::Store;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use super::stage::Attempt;
+use crate::project::Project;
+use crate::report::Failure;
+use crate::ui::{self, Ui};
+
+/// Folder of the ledger in which runs are repeated.
+const REPLAYS: &str = "replays";
+
+/// A recorded run, and where what belongs to it is.
+pub struct Source {
+    pub ledger: Ledger,
+    pub record: Record,
+    /// The project; none for a run from elsewhere.
+    pub project: Option<Project>,
+    /// The folder that its data is relative to.
+    pub data_from: PathBuf,
+    /// The folder that its outputs are relative to, if they are still there.
+    outputs_from: PathBuf,
+    /// What came with an archive, until the end.
+    _received: Option<Folder>,
+}
+
+impl Source {
+    pub fn open(ui: &Ui, store: &Store, directory: &Path, text: &str) -> Result<Self, Failure> {
+        let is_name = text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_name {
+            Self::of_ledger(directory, text)
+        } else {
+            Self::of_file(ui, store, directory, Path::new(text))
+        }
+    }
+
+    fn of_ledger(directory: &Path, text: &str) -> Result<Self, Failure> {
+        let project = Project::find(directory)?;
+        let ledger = Ledger::of(&project.root);
+        let record = read(&ledger, text)?;
+        let root = project.root.clone();
+        let source = Self {
+            ledger,
+            record,
+            project: Some(project),
+            data_from: root.clone(),
+            outputs_from: root,
+            _received: None,
+        };
+        source.check_data().map(|()| source)
+    }
+
+    fn of_file(ui: &Ui, store: &Store, directory: &Path, path: &Path) -> Result<Self, Failure> {
+        let file = File::open(path).map_err(|error| {
+            let failure = Failure::of(&error).while_doing(format!("cannot open {}", path.display()));
+            match error.kind() {
+                io::ErrorKind::NotFound => failure
+                    .hint("a run is named by the start of its twelve hexadecimal digits, a file as `ibid export` wrote it"),
+                _ => failure,
+            }
+        })?;
+        // Beside the store, and no project's: what comes from elsewhere is mixed with nothing.
+        let ledger = Ledger::of(&store.root().join("imported"));
+        let id = RunId::random().map_err(|error| Failure::of(&error))?;
+        let into = Folder::new(&ledger, id)?;
+        let received = receive(file, &ledger, store, &into.path).map_err(|error| refused(&error, path))?;
+        ui.say(&format!("received run {} from {}", received.record.id, path.display()));
+        let data_from = if received.has_data || received.record.data.is_empty() {
+            into.path.join("data")
+        } else {
+            Project::find(directory)?.root
+        };
+        let source = Self {
+            ledger,
+            record: received.record,
+            project: None,
+            data_from,
+            outputs_from: into.path.join("outputs"),
+            _received: Some(into),
+        };
+        source.check_mounts()?;
+        match source.check_data() {
+            Err(failure) if !received.has_data => Err(failure.hint(format!(
+                "`ibid export {} --data` puts it into the file; `-C DIR` names a folder that has it",
+                source.record.id
+            ))),
+            result => result.map(|()| source),
+        }
+    }
+
+    /// Without its data a run would not be the same run.
+    fn check_data(&self) -> Result<(), Failure> {
+        for data in &self.record.data {
+            let path = self.data_from.join(&data.path);
+            let found = if self.project.is_some() {
+                fs::metadata(&path).map(drop)
+            } else {
+                // What came with a run from elsewhere may be a link to what is none of its business.
+                open_beneath(&self.data_from, &data.path, OFlags::PATH).map(drop)
+            };
+            if let Err(error) = found {
+                return Err(Failure::of(&error).while_doing(format!(
+                    "the run {} read {}, which cannot be mounted from {}",
+                    self.record.id,
+                    data.path,
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A run from elsewhere is given nothing of this machine.
+    fn check_mounts(&self) -> Result<(), Failure> {
+        match self.record.options.keys().next() {
+            Some(name) => Err(Failure::new(format!(
+                "the run {} was given the option `{name}`, which one from elsewhere does not get here",
+                self.record.id
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Compares the recorded run with a repetition.
+    pub fn compare(&self, rules: &Rules, attempt: &Attempt) -> Result<Verdict, Failure> {
+        let curves = curves(&self.ledger, self.record.id)?;
+        let mut content = |which, output: &Output| match which {
+            Which::First => read_output(&self.outputs_from, output)
+                .map_err(|reason| format!("its first content is no longer there ({reason})")),
+            Which::Second => read_output(attempt.folder(), output),
+        };
+        let second = attempt.curves(&self.ledger)?;
+        Ok(verdict::compare(rules, &self.record, &attempt.record, Some((&curves, &second)), &mut content))
+    }
+}
+
+fn read(ledger: &Ledger, text: &str) -> Result<Record, Failure> {
+    let read = ledger.resolve(text).and_then(|id| ledger.read(id));
+    read.map_err(|error| {
+        let failure = Failure::of(&error).while_doing(format!("the run {text} cannot be replayed"));
+        match error {
+            Error::Unresolved(_) => failure.hint(format!("runs are in {}", ledger.folder().display())),
+            Error::Newer { .. } => failure.hint("a newer ibid wrote it, and can replay it"),
+            Error::Damaged { .. } => {
+                failure.hint("the other runs are not touched by this; a backup of that file mends it")
+            }
+            _ => failure,
+        }
+    })
+}
+
+fn refused(error: &run_archive::Error, path: &Path) -> Failure {
+    let failure = Failure::of(error).while_doing(format!("cannot replay {}", path.display()));
+    match error {
+        run_archive::Error::Foreign { .. } => failure.hint("it reads what `ibid export RUN -o FILE` writes"),
+        run_archive::Error::Newer { .. } => failure.hint("a newer ibid wrote it, and can replay it"),
+        _ => failure,
+    }
+}
+
+/// Every value of each metric of a run.
+pub fn curves(ledger: &Ledger, id: RunId) -> Result<Curves, Failure> {
+    let points = metrics::read(&ledger.run_folder(id)).map_err(|error| Failure::of(&error))?;
+    let mut curves = Curves::new();
+    for point in points {
+        curves.entry(point.name).or_default().push(point.value);
+    }
+    Ok(curves)
+}
+
+/// The content of an output, if it is still that of the record. Through no link: a program may leave one to anywhere.
+pub fn read_output(folder: &Path, output: &Output) -> Result<Vec<u8>, String> {
+    let file = open_beneath(folder, &output.path, OFlags::RDONLY | OFlags::NONBLOCK)
+        .map_err(|error| error.to_string())?;
+    let mut content = Vec::new();
+    file.take(output.bytes + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
+    if ibid_core::digest::Digest::of(&content) == output.digest {
+        Ok(content)
+    } else {
+        Err("it was changed since".to_owned())
+    }
+}
+
+fn open_beneath(folder: &Path, path: &str, flags: OFlags) -> io::Result<File> {
+    let root = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    Ok(rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?.into())
+}
+
+/// A folder in the ledger that is gone at the end.
+pub struct Folder {
+    pub path: PathBuf,
+}
+
+impl Folder {
+    pub fn new(ledger: &Ledger, id: RunId) -> Result<Self, Failure> {
+        ledger.prepare().map_err(|error| Failure::of(&error))?;
+        let path = ledger.folder().join(REPLAYS).join(id.to_string());
+        fs::create_dir_all(&path).map_err(|error| {
+            Failure::of(&error).while_doing(format!("cannot make the folder {}", path.display()))
+        })?;
+        Ok(Self { path })
+    }
+
+    /// Moves it to where a person wants it.
+    pub fn keep(&self, ui: &Ui, to: &Path) -> Result<(), Failure> {
+        fs::rename(&self.path, to).map_err(|error| {
+            Failure::of(&error)
+                .while_doing(format!("cannot keep {} as {}", self.path.display(), to.display()))
+                .hint("DIR must be absent or an empty folder, on the project's file system")
+        })?;
+        ui.say(&format!("{} {}", ui.paint(ui::BOLD, "kept"), to.display()));
+        Ok(())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left is in nobody's way.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
