@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::ledger_args;
+
 /// Makes research experiments repeatable: builds the image, runs the code in it, says exactly what ran.
 #[derive(Debug, Parser)]
 #[command(
@@ -38,6 +40,10 @@ pub enum Command {
     Run(Run),
     /// Open a shell in the image; the codebase on this machine is mounted
     Dev(Dev),
+    /// List the runs: when, how they went, what they were given and what they told
+    Runs(ledger_args::Runs),
+    /// Say all that is known of a run
+    Show(ledger_args::Show),
     /// List the files that a build may copy, and the rule that kept or dropped each
     Context(Context),
     /// List the images in the store

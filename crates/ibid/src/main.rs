@@ -11,13 +11,16 @@ mod context_tree;
 mod contexts;
 mod credentials;
 mod image_build;
+mod ledger_args;
 mod lock;
 mod lock_mode;
 mod near_option;
 mod project;
+mod project_ledger;
 mod registries;
 mod report;
 mod settings;
+mod table;
 mod ui;
 mod unwanted_files;
 
@@ -59,6 +62,8 @@ fn main() -> ExitCode {
         Command::Push(push) => commands::push::main(&ui, &cli, push),
         Command::Login(login) => commands::login::login(&ui, login),
         Command::Logout(logout) => commands::login::logout(&ui, logout),
+        Command::Runs(runs) => commands::runs::main(&ui, &cli, runs),
+        Command::Show(show) => commands::show::main(&ui, &cli, show),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
     });
     ExitCode::from(code.unwrap_or_else(|failure: Failure| failure.show(&ui)))

@@ -14,6 +14,8 @@ pub mod pull;
 pub mod push;
 pub mod rmi;
 pub mod run;
+pub mod runs;
 pub mod save;
+pub mod show;
 pub mod store;
 pub mod tag;

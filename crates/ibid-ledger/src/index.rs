@@ -1,0 +1,254 @@
+//! All runs of a ledger, newest first, quickly: what was read of their records before is kept in an SQLite file.
+//!
+//! The index is a cache. It may be removed at any time, is made anew when it is damaged or of another version, and is
+//! done without where it cannot be written. It never decides which runs there are: names, sizes and times of the files in
+//! the ledger do. A record that has changed in any way that these show is read again, and so is every run that has not ended.
+//!
+//! ```text
+//! runs   id    the run's name, 6 bytes
+//!        stamp what its files looked like: see `Stamp`
+//!        text  its Summary as JSON
+//! ```
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, statat};
+use rustix::io::Errno;
+
+use crate::ledger::{Error, Ledger, io};
+use crate::record::Status;
+use crate::run_id::RunId;
+use crate::summary::{Standing, Summary};
+
+/// Another layout of the file, or of what it holds, gets another number.
+const VERSION: i64 = 1;
+/// A file that is younger than this could change again without its time showing it.
+const SETTLED_NANOSECONDS: i128 = 2_000_000_000;
+/// So long somebody waits for another who writes the index, before going without.
+const WAIT: Duration = Duration::from_millis(300);
+/// Records below this number are read by one thread.
+const RECORDS_PER_THREAD_MIN: usize = 64;
+
+/// What the files of a run looked like: time and size of its record, and time of its folder, which changes when marks do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    record_time: i64,
+    record_bytes: i64,
+    folder_time: i64,
+}
+
+/// All runs of `ledger`, newest first; those without a readable record last. `index` is the file to keep it in, none to do without.
+pub fn runs(ledger: &Ledger, index: Option<&Path>) -> Result<Vec<Summary>, Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
+    let found = scan(&ledger.folder().join("runs"))?;
+    let mut index = index.and_then(Index::open);
+    let mut known = match index.as_ref().map(Index::read) {
+        Some(Ok(known)) => known,
+        Some(Err(error)) => {
+            index = if is_damage(&error) { index.and_then(Index::replace) } else { None };
+            HashMap::new()
+        }
+        None => HashMap::new(),
+    };
+    let mut runs = Vec::with_capacity(found.len());
+    let mut unread = Vec::new();
+    for &(id, stamp) in &found {
+        match known.remove(&id) {
+            Some((old, summary)) if Some(old) == stamp => runs.push(summary),
+            _ => unread.push((id, stamp)),
+        }
+    }
+    let fresh = read_all(ledger, &unread);
+    if let Some(index) = &mut index {
+        let settled: Vec<_> =
+            fresh.iter().filter_map(|(stamp, run)| Some((settled(*stamp, run, now)?, run))).collect();
+        if !settled.is_empty() || !known.is_empty() {
+            index.write(&settled, known.keys());
+        }
+    }
+    runs.extend(fresh.into_iter().map(|(_, run)| run));
+    runs.sort_by(|a, b| (&b.started, &b.id).cmp(&(&a.started, &a.id)));
+    Ok(runs)
+}
+
+/// The runs in a folder, and what their files look like; no stamp where there is no record yet.
+fn scan(folder: &Path) -> Result<Vec<(RunId, Option<Stamp>)>, Error> {
+    let failed = |errno: Errno| io("read", folder)(errno.into());
+    let handle = match open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        Err(errno) => return Err(failed(errno)),
+    };
+    let mut runs = Vec::new();
+    for entry in Dir::read_from(&handle).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Some(id) = entry.file_name().to_str().ok().and_then(|name| name.parse::<RunId>().ok()) else {
+            continue;
+        };
+        let stat = |path: &str| statat(&handle, path, AtFlags::empty()).ok();
+        let time = |stat: &rustix::fs::Stat| {
+            (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
+        };
+        let stamp = stat(&format!("{id}/record.json")).zip(stat(&id.to_string())).map(|(record, folder)| Stamp {
+            record_time: time(&record),
+            record_bytes: record.st_size,
+            folder_time: time(&folder),
+        });
+        runs.push((id, stamp));
+    }
+    Ok(runs)
+}
+
+/// The stamp of a run that will be the same as long as its files are; none when they are too young to tell, or the run
+/// has not ended.
+fn settled(stamp: Option<Stamp>, run: &Summary, now: i128) -> Option<Stamp> {
+    let stamp = stamp?;
+    let is_old = now - i128::from(stamp.record_time.max(stamp.folder_time)) > SETTLED_NANOSECONDS;
+    (is_old && run.standing != Standing::Known(Status::Running)).then_some(stamp)
+}
+
+/// Reads records on several threads, as the disk may take its time for each.
+fn read_all(ledger: &Ledger, runs: &[(RunId, Option<Stamp>)]) -> Vec<(Option<Stamp>, Summary)> {
+    let read = |(id, stamp): &(RunId, Option<Stamp>)| {
+        Some((*stamp, Summary::read(*id, &ledger.run_folder(*id))?))
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    let size = runs.len().div_ceil(threads).max(RECORDS_PER_THREAD_MIN);
+    if runs.len() <= size {
+        return runs.iter().filter_map(read).collect();
+    }
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = runs
+            .chunks(size)
+            .map(|part| scope.spawn(move || part.iter().filter_map(read).collect::<Vec<_>>()))
+            .collect();
+        parts.into_iter().flat_map(|part| part.join().expect("reading does not panic")).collect()
+    })
+}
+
+/// The SQLite file.
+struct Index {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl Index {
+    /// None where none can be had.
+    fn open(path: &Path) -> Option<Self> {
+        match Self::try_open(path) {
+            Ok(index) => Some(index),
+            Err(error) if is_damage(&error) => {
+                remove(path);
+                Self::try_open(path).ok()
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn try_open(path: &Path) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(WAIT)?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version != VERSION {
+            // Readers go on beside a writer, and a power cut leaves no damage.
+            connection.execute_batch(&format!(
+                "PRAGMA journal_mode = WAL;
+                 BEGIN IMMEDIATE;
+                 DROP TABLE IF EXISTS runs;
+                 CREATE TABLE runs (
+                     id BLOB PRIMARY KEY, record_time INTEGER NOT NULL, record_bytes INTEGER NOT NULL,
+                     folder_time INTEGER NOT NULL, text TEXT NOT NULL
+                 ) WITHOUT ROWID;
+                 PRAGMA user_version = {VERSION};
+                 COMMIT;"
+            ))?;
+        }
+        connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+        Ok(Self { path: path.to_owned(), connection })
+    }
+
+    /// What is known.
+    fn read(&self) -> rusqlite::Result<HashMap<RunId, (Stamp, Summary)>> {
+        let mut known = HashMap::new();
+        let mut statement =
+            self.connection.prepare("SELECT id, record_time, record_bytes, folder_time, text FROM runs")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id = RunId::from_bytes(row.get(0)?);
+            let stamp =
+                Stamp { record_time: row.get(1)?, record_bytes: row.get(2)?, folder_time: row.get(3)? };
+            let summary = serde_json::from_str(row.get_ref(4)?.as_str()?).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(4, Type::Text, Box::new(error))
+            })?;
+            known.insert(id, (stamp, summary));
+        }
+        Ok(known)
+    }
+
+    /// An empty one in place of a damaged one.
+    fn replace(self) -> Option<Self> {
+        let path = self.path.clone();
+        drop(self);
+        remove(&path);
+        Self::try_open(&path).ok()
+    }
+
+    /// What cannot be written now is written by the next who asks.
+    fn write<'a>(&mut self, runs: &[(Stamp, &Summary)], gone: impl Iterator<Item = &'a RunId>) {
+        let _ = self.try_write(runs, gone);
+    }
+
+    fn try_write<'a>(
+        &mut self,
+        runs: &[(Stamp, &Summary)],
+        gone: impl Iterator<Item = &'a RunId>,
+    ) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut insert =
+            transaction.prepare("INSERT OR REPLACE INTO runs VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        for (stamp, run) in runs {
+            let text = serde_json::to_string(run).expect("plain data");
+            let Stamp { record_time, record_bytes, folder_time } = stamp;
+            insert.execute(params![run.id.bytes(), record_time, record_bytes, folder_time, text])?;
+        }
+        drop(insert);
+        let mut delete = transaction.prepare("DELETE FROM runs WHERE id = ?1")?;
+        for id in gone {
+            delete.execute([id.bytes()])?;
+        }
+        drop(delete);
+        transaction.commit()
+    }
+}
+
+/// Whether the file holds what no index does. One that is in use, or on a full disk, is not damaged.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => matches!(
+            failure.code,
+            // The last is said when the table is not there, or another one.
+            ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown
+        ),
+        rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => true,
+        rusqlite::Error::SqlInputError { .. } => true,
+        _ => false,
+    }
+}
+
+/// Also what SQLite keeps beside it.
+fn remove(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let _ = fs::remove_file(name);
+    }
+}
