@@ -5,9 +5,11 @@
 //! the ledger do. A record that has changed in any way that these show is read again, and so is every run that has not ended.
 //!
 //! ```text
-//! runs   id    the run's name, 6 bytes
-//!        stamp what its files looked like: see `Stamp`
-//!        text  its Summary as JSON
+//! runs   id           the run's name, 6 bytes
+//!        record_time  when its record was written, nanoseconds since 1970
+//!        record_bytes size of its record
+//!        folder_time  when something in its folder was made, renamed or removed
+//!        summary      its `Summary` in postcard's encoding
 //! ```
 
 use std::collections::HashMap;
@@ -15,7 +17,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, statat};
 use rustix::io::Errno;
@@ -31,8 +32,9 @@ const VERSION: i64 = 1;
 const SETTLED_NANOSECONDS: i128 = 2_000_000_000;
 /// So long somebody waits for another who writes the index, before going without.
 const WAIT: Duration = Duration::from_millis(300);
-/// Records below this number are read by one thread.
-const RECORDS_PER_THREAD_MIN: usize = 64;
+/// Fewer are not worth a thread.
+const ITEMS_PER_THREAD_MIN: usize = 64;
+const THREADS_MAX: usize = 8;
 
 /// What the files of a run looked like: time and size of its record, and time of its folder, which changes when marks do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,25 +47,34 @@ struct Stamp {
 /// All runs of `ledger`, newest first; those without a readable record last. `index` is the file to keep it in, none to do without.
 pub fn runs(ledger: &Ledger, index: Option<&Path>) -> Result<Vec<Summary>, Error> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
-    let found = scan(&ledger.folder().join("runs"))?;
-    let mut index = index.and_then(Index::open);
-    let mut known = match index.as_ref().map(Index::read) {
-        Some(Ok(known)) => known,
-        Some(Err(error)) => {
-            index = if is_damage(&error) { index.and_then(Index::replace) } else { None };
-            HashMap::new()
-        }
-        None => HashMap::new(),
-    };
-    let mut runs = Vec::with_capacity(found.len());
-    let mut unread = Vec::new();
+    // Looking at the files and reading the index take about as long: neither waits for the other.
+    let (found, (mut index, known)) = std::thread::scope(|scope| {
+        let known = scope.spawn(|| known(index));
+        (scan(&ledger.folder().join("runs")), known.join().expect("reading the index does not panic"))
+    });
+    let found = found?;
+    let mut known: HashMap<RunId, (Stamp, Vec<u8>)> = known.into_iter().map(|row| (row.id, (row.stamp, row.summary))).collect();
+    let (mut same, mut changed) = (Vec::with_capacity(found.len()), Vec::new());
     for &(id, stamp) in &found {
         match known.remove(&id) {
-            Some((old, summary)) if Some(old) == stamp => runs.push(summary),
-            _ => unread.push((id, stamp)),
+            Some((old, summary)) if Some(old) == stamp => same.push((id, stamp, summary)),
+            _ => changed.push((id, stamp)),
         }
     }
-    let fresh = read_all(ledger, &unread);
+    let decoded = on_threads(&same, |(id, stamp, summary)| {
+        let summary = postcard::from_bytes::<Summary>(summary).ok().filter(|run| run.id == *id);
+        summary.ok_or((*id, *stamp))
+    });
+    let mut runs = Vec::with_capacity(found.len());
+    for decoded in decoded {
+        match decoded {
+            Ok(run) => runs.push(run),
+            // Damaged in a way that SQLite does not see.
+            Err(run) => changed.push(run),
+        }
+    }
+    let fresh = on_threads(&changed, |(id, stamp)| Some((*stamp, Summary::read(*id, &ledger.run_folder(*id))?)));
+    let fresh: Vec<(Option<Stamp>, Summary)> = fresh.into_iter().flatten().collect();
     if let Some(index) = &mut index {
         let settled: Vec<_> =
             fresh.iter().filter_map(|(stamp, run)| Some((settled(*stamp, run, now)?, run))).collect();
@@ -112,23 +123,36 @@ fn settled(stamp: Option<Stamp>, run: &Summary, now: i128) -> Option<Stamp> {
     (is_old && run.standing != Standing::Known(Status::Running)).then_some(stamp)
 }
 
-/// Reads records on several threads, as the disk may take its time for each.
-fn read_all(ledger: &Ledger, runs: &[(RunId, Option<Stamp>)]) -> Vec<(Option<Stamp>, Summary)> {
-    let read = |(id, stamp): &(RunId, Option<Stamp>)| {
-        Some((*stamp, Summary::read(*id, &ledger.run_folder(*id))?))
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-    let size = runs.len().div_ceil(threads).max(RECORDS_PER_THREAD_MIN);
-    if runs.len() <= size {
-        return runs.iter().filter_map(read).collect();
+/// Does something with each of `items`, on several threads where there are many, and returns the results in order.
+fn on_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let size = items.len().div_ceil(threads).max(ITEMS_PER_THREAD_MIN);
+    if items.len() <= size {
+        return items.iter().map(work).collect();
     }
+    let work = &work;
     std::thread::scope(|scope| {
-        let parts: Vec<_> = runs
-            .chunks(size)
-            .map(|part| scope.spawn(move || part.iter().filter_map(read).collect::<Vec<_>>()))
-            .collect();
-        parts.into_iter().flat_map(|part| part.join().expect("reading does not panic")).collect()
+        let parts = items.chunks(size).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<_>>()));
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().flat_map(|part| part.join().expect("no work here panics")).collect()
     })
+}
+
+/// The index, and what is known from it. One that is damaged is replaced by an empty one.
+fn known(path: Option<&Path>) -> (Option<Index>, Vec<Row>) {
+    let Some(index) = path.and_then(Index::open) else { return (None, Vec::new()) };
+    match index.read() {
+        Ok(rows) => (Some(index), rows),
+        Err(error) if is_damage(&error) => (index.replace(), Vec::new()),
+        Err(_) => (None, Vec::new()),
+    }
+}
+
+/// A run in the index.
+struct Row {
+    id: RunId,
+    stamp: Stamp,
+    summary: Vec<u8>,
 }
 
 /// The SQLite file.
@@ -166,8 +190,8 @@ impl Index {
                  DROP TABLE IF EXISTS runs;
                  CREATE TABLE runs (
                      id BLOB PRIMARY KEY, record_time INTEGER NOT NULL, record_bytes INTEGER NOT NULL,
-                     folder_time INTEGER NOT NULL, text TEXT NOT NULL
-                 ) WITHOUT ROWID;
+                     folder_time INTEGER NOT NULL, summary BLOB NOT NULL
+                 );
                  PRAGMA user_version = {VERSION};
                  COMMIT;"
             ))?;
@@ -176,22 +200,17 @@ impl Index {
         Ok(Self { path: path.to_owned(), connection })
     }
 
-    /// What is known.
-    fn read(&self) -> rusqlite::Result<HashMap<RunId, (Stamp, Summary)>> {
-        let mut known = HashMap::new();
+    fn read(&self) -> rusqlite::Result<Vec<Row>> {
+        let mut rows = Vec::new();
         let mut statement =
-            self.connection.prepare("SELECT id, record_time, record_bytes, folder_time, text FROM runs")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let id = RunId::from_bytes(row.get(0)?);
+            self.connection.prepare("SELECT id, record_time, record_bytes, folder_time, summary FROM runs")?;
+        let mut found = statement.query([])?;
+        while let Some(row) = found.next()? {
             let stamp =
                 Stamp { record_time: row.get(1)?, record_bytes: row.get(2)?, folder_time: row.get(3)? };
-            let summary = serde_json::from_str(row.get_ref(4)?.as_str()?).map_err(|error| {
-                rusqlite::Error::FromSqlConversionFailure(4, Type::Text, Box::new(error))
-            })?;
-            known.insert(id, (stamp, summary));
+            rows.push(Row { id: RunId::from_bytes(row.get(0)?), stamp, summary: row.get(4)? });
         }
-        Ok(known)
+        Ok(rows)
     }
 
     /// An empty one in place of a damaged one.
@@ -216,9 +235,9 @@ impl Index {
         let mut insert =
             transaction.prepare("INSERT OR REPLACE INTO runs VALUES (?1, ?2, ?3, ?4, ?5)")?;
         for (stamp, run) in runs {
-            let text = serde_json::to_string(run).expect("plain data");
+            let summary = postcard::to_allocvec(run).expect("plain data");
             let Stamp { record_time, record_bytes, folder_time } = stamp;
-            insert.execute(params![run.id.bytes(), record_time, record_bytes, folder_time, text])?;
+            insert.execute(params![run.id.bytes(), record_time, record_bytes, folder_time, summary])?;
         }
         drop(insert);
         let mut delete = transaction.prepare("DELETE FROM runs WHERE id = ?1")?;

@@ -59,7 +59,7 @@ pub fn lines(columns: &[Column], width_max: Option<usize>) -> (Vec<Vec<String>>,
     let rows = columns.iter().map(|column| column.cells.len()).max().unwrap_or(0);
     let line = |text: &dyn Fn(&Column) -> String| {
         let cells = columns.iter().zip(&widths).enumerate().map(|(number, (column, &width))| {
-            let text = cut(&text(column), width);
+            let text = cut(text(column), width);
             match (column.right, number + 1 == widths.len()) {
                 (true, _) => format!("{text:>width$}"),
                 (false, true) => text,
@@ -90,7 +90,10 @@ pub fn print(ui: &Ui, columns: &[Column], paint: &dyn Fn(usize, usize, String) -
     hidden
 }
 
-fn cut(text: &str, width: usize) -> String {
+fn cut(text: String, width: usize) -> String {
+    if text.len() <= width && !text.bytes().any(|byte| byte.is_ascii_control()) {
+        return text;
+    }
     // A cell is one line, whatever it holds.
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match text.char_indices().nth(width) {

@@ -154,11 +154,18 @@ pub struct Names<'a> {
 
 impl<'a> Names<'a> {
     /// Those of some runs.
-    pub fn of(runs: &'a [Summary]) -> Self {
+    pub fn of(runs: impl IntoIterator<Item = &'a Summary>) -> Self {
         let mut names = Self::default();
+        let mut last: Option<&Summary> = None;
         for run in runs {
-            names.parameters.extend(run.parameters.keys().map(String::as_str));
-            names.metrics.extend(run.metrics.keys().map(String::as_str));
+            // Most runs have what the one before them has.
+            if last.is_none_or(|last| !last.parameters.keys().eq(run.parameters.keys())) {
+                names.parameters.extend(run.parameters.keys().map(String::as_str));
+            }
+            if last.is_none_or(|last| !last.metrics.keys().eq(run.metrics.keys())) {
+                names.metrics.extend(run.metrics.keys().map(String::as_str));
+            }
+            last = Some(run);
         }
         names
     }

@@ -1,7 +1,5 @@
 //! `ibid runs`: the runs of the project, as a table, JSON or CSV.
 
-use std::collections::BTreeSet;
-
 use ibid_core::time::parse_rfc3339;
 use ibid_ledger::query::filter::{Filter, InvalidFilter};
 use ibid_ledger::query::key::{FIELDS, Field, Key, Names, UnknownKey, Value, Which};
@@ -142,16 +140,15 @@ fn telling_columns(runs: &[&Summary]) -> Vec<Key> {
     if runs.iter().any(|run| !run.tags.is_empty()) {
         keys.push(Key::Field(Field::Tag));
     }
-    let parameters: BTreeSet<&String> = runs.iter().flat_map(|run| run.parameters.keys()).collect();
-    let metrics: BTreeSet<&String> = runs.iter().flat_map(|run| run.metrics.keys()).collect();
-    let varies = |name: &String| {
-        let first = runs.first().and_then(|run| run.parameters.get(name));
-        runs.iter().any(|run| run.parameters.get(name) != first)
+    let Names { parameters, metrics } = Names::of(runs.iter().copied());
+    let varies = |name: &&str| {
+        let first = runs.first().and_then(|run| run.parameters.get(*name));
+        runs.iter().any(|run| run.parameters.get(*name) != first)
     };
-    let (varying, constant): (Vec<&String>, Vec<&String>) = parameters.into_iter().partition(|name| varies(name));
-    keys.extend(varying.into_iter().cloned().map(Key::Parameter));
-    keys.extend(metrics.into_iter().cloned().map(|name| Key::Metric(name, Which::Last)));
-    keys.extend(constant.into_iter().cloned().map(Key::Parameter));
+    let (varying, constant): (Vec<&str>, Vec<&str>) = parameters.into_iter().partition(varies);
+    keys.extend(varying.into_iter().map(parameter));
+    keys.extend(metrics.into_iter().map(last));
+    keys.extend(constant.into_iter().map(parameter));
     keys
 }
 
@@ -160,11 +157,18 @@ fn csv_columns(runs: &[&Summary]) -> Vec<Key> {
     let mut keys: Vec<Key> = [Field::Id, Field::Started, Field::Status, Field::Code, Field::Seconds, Field::Tag]
         .map(Key::Field)
         .into();
-    let parameters: BTreeSet<&String> = runs.iter().flat_map(|run| run.parameters.keys()).collect();
-    let metrics: BTreeSet<&String> = runs.iter().flat_map(|run| run.metrics.keys()).collect();
-    keys.extend(parameters.into_iter().cloned().map(Key::Parameter));
-    keys.extend(metrics.into_iter().cloned().map(|name| Key::Metric(name, Which::Last)));
+    let Names { parameters, metrics } = Names::of(runs.iter().copied());
+    keys.extend(parameters.into_iter().map(parameter));
+    keys.extend(metrics.into_iter().map(last));
     keys
+}
+
+fn parameter(name: &str) -> Key {
+    Key::Parameter(name.to_owned())
+}
+
+fn last(name: &str) -> Key {
+    Key::Metric(name.to_owned(), Which::Last)
 }
 
 /// A title that means the same to `--columns`.
