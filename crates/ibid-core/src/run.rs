@@ -21,6 +21,8 @@ pub struct RunSpec {
     pub outputs: Vec<String>,
     /// Inputs that are mounted read-only, relative to the project.
     pub data: Vec<String>,
+    /// What of a mounted codebase cannot be changed from inside though the rest can, relative to the project: its ledger.
+    pub protected: Vec<String>,
     /// Variables that win over the image's.
     pub env: Vec<(String, String)>,
     /// True when a terminal is to be made for the program.

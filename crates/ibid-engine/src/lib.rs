@@ -2,3 +2,4 @@
 
 pub mod identity;
 pub mod native;
+pub mod relay;

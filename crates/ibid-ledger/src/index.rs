@@ -73,7 +73,9 @@ pub fn runs(ledger: &Ledger, index: Option<&Path>) -> Result<Vec<Summary>, Error
             Err(run) => changed.push(run),
         }
     }
-    let fresh = on_threads(&changed, |(id, stamp)| Some((*stamp, Summary::read(*id, &ledger.run_folder(*id))?)));
+    let fresh = on_threads(&changed, |(id, stamp)| {
+        Some((*stamp, Summary::read(*id, &ledger.run_folder(*id), ledger.read(*id))?))
+    });
     let fresh: Vec<(Option<Stamp>, Summary)> = fresh.into_iter().flatten().collect();
     if let Some(index) = &mut index {
         let settled: Vec<_> =

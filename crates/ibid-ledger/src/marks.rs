@@ -105,7 +105,9 @@ pub fn change<T>(ledger: &Ledger, id: RunId, change: impl FnOnce(&mut Marks) -> 
     let before = marks.clone();
     let result = change(&mut marks);
     if marks != before {
-        write_json(&folder.join(FILE), &marks)?;
+        let path = folder.join(FILE);
+        write_json(&path, &marks)?;
+        ledger.give(&path)?;
     }
     Ok(result)
 }

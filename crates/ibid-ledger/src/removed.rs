@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::ledger::{Error, Ledger, io};
+use crate::ledger::{Error, Ledger, io, read_record};
 use crate::run_id::RunId;
+use crate::summary::Summary;
 
 /// Where the folders of removed runs are.
 pub fn folder(ledger: &Ledger) -> PathBuf {
@@ -17,6 +18,7 @@ pub fn folder(ledger: &Ledger) -> PathBuf {
 pub fn remove(ledger: &Ledger, id: RunId) -> Result<(), Error> {
     let folder = folder(ledger);
     fs::create_dir_all(&folder).map_err(io("make the folder", &folder))?;
+    ledger.give(&folder)?;
     let (from, to) = (ledger.run_folder(id), folder.join(id.to_string()));
     fs::rename(&from, &to).map_err(io("move", &from))?;
     // Since when it is here is what `purge` goes by.
@@ -44,6 +46,20 @@ pub fn ids(ledger: &Ledger) -> Result<Vec<RunId>, Error> {
         ids.extend(entry.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()));
     }
     Ok(ids)
+}
+
+/// Those runs, newest first, as far as anything is known of them.
+pub fn runs(ledger: &Ledger) -> Result<Vec<Summary>, Error> {
+    let read = |id: RunId| {
+        let folder = folder(ledger).join(id.to_string());
+        // Nobody records them, so the last that was written is all that there is.
+        let records = ["record.json", "ended.json", "start.json"].map(|name| folder.join(name));
+        let record = records.iter().find(|path| path.exists()).unwrap_or(&records[0]);
+        Summary::read(id, &folder, read_record(record))
+    };
+    let mut runs: Vec<Summary> = ids(ledger)?.into_iter().filter_map(read).collect();
+    runs.sort_by(|a, b| (&b.started, &b.id).cmp(&(&a.started, &a.id)));
+    Ok(runs)
 }
 
 /// Removes for good what was taken out before a point in time, and returns what that was. With `dry_run`, only says so.

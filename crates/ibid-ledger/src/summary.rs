@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Error, parse_record};
+use crate::ledger::Error;
 use crate::marks::Marks;
 use crate::record::{CodeMode, Record, Status};
 use crate::run_id::RunId;
@@ -171,26 +171,18 @@ impl Summary {
         }
     }
 
-    /// Reads a run's folder. None when nothing is written in it yet, or when it is gone.
-    pub fn read(id: RunId, folder: &Path) -> Option<Self> {
+    /// Of what came of reading the record in a run's `folder`. None when nothing is written there, or when it is gone.
+    pub fn read(id: RunId, folder: &Path, record: Result<Record, Error>) -> Option<Self> {
         // A list is not worth failing for marks that cannot be read; `ibid show` says what is wrong with them.
         let marks = Marks::read(folder).unwrap_or_default();
-        for name in ["record.json", "start.json"] {
-            let path = folder.join(name);
-            let record = match std::fs::read(&path) {
-                Ok(text) => parse_record(&path, &text),
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(source) => Err(Error::Io { action: "read", path, source }),
-            };
-            return Some(match record {
-                Ok(record) if record.id != id => {
-                    Self::unreadable(id, format!("it is the record of {}", record.id), marks)
-                }
-                Ok(record) => Self::new(record, marks),
-                Err(error) => Self::unreadable(id, reason(&error), marks),
-            });
+        match record {
+            Ok(record) if record.id != id => {
+                Some(Self::unreadable(id, format!("it is the record of {}", record.id), marks))
+            }
+            Ok(record) => Some(Self::new(record, marks)),
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+            Err(error) => Some(Self::unreadable(id, reason(&error), marks)),
         }
-        None
     }
 }
 

@@ -151,6 +151,8 @@ pub(crate) struct Process {
     pub(crate) capabilities: u64,
     /// What becomes of its calls about owners and ids.
     pub(crate) owners: Owners,
+    /// Whether the starter has something to do for it before it starts.
+    pub(crate) waits: bool,
     pub(crate) terminal: Option<Terminal>,
 }
 
@@ -446,6 +448,7 @@ fn process(spec: &Spec, facts: Facts) -> Process {
         umask: spec.umask & 0o777,
         capabilities: capabilities::allowed(&spec.extra_capabilities),
         owners: if facts.only_id && spec.keeps_owners { Owners::Remembered } else { Owners::Kernel },
+        waits: spec.waits,
         terminal: spec.terminal.then(|| {
             let (rows, columns) = facts.terminal_size.unwrap_or((24, 80));
             Terminal { rows, columns }

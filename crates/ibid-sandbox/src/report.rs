@@ -13,12 +13,21 @@ use crate::spec::ExitStatus;
 /// A message of the stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// The container is made, and its program starts when the starter says so.
+    Waiting,
     /// The program is about to execute, under a filter whose listener comes along.
     Listening,
     /// The program is executing. The other end of its terminal comes along when it has one.
     Started,
     /// It never will.
     Failed(Failure),
+    /// What all processes took; how the program ended follows.
+    Usage {
+        /// See [`crate::Usage`].
+        peak_memory: u64,
+        /// See [`crate::Usage`].
+        cpu_micros: u64,
+    },
     /// It left with this code, and nothing else runs in the container.
     Code(u8),
     /// A signal ended it, and nothing else runs in the container.

@@ -34,6 +34,8 @@ pub struct Spec {
     pub network: Network,
     /// Gives the program a terminal of its own; the other end is [`crate::Running::take_terminal`].
     pub terminal: bool,
+    /// Whether the program starts only when the starter has done what comes right before: see [`crate::Attendance`].
+    pub waits: bool,
     /// Size of `/dev/shm`, bytes. None means half of the machine's memory.
     pub shm_bytes: Option<u64>,
     /// File mode creation mask.
@@ -63,6 +65,7 @@ impl Spec {
             hostname: "ibid".to_owned(),
             network: Network::Host,
             terminal: false,
+            waits: false,
             shm_bytes: None,
             umask: 0o022,
             keeps_owners: false,

@@ -80,6 +80,12 @@ fn start(socket: &Socket, plan: OwnedFd, idmaps: &[OwnedFd]) -> Result<(SignalFd
         .transpose()
         .map_err(failed("open a terminal in the container"))?;
     let program = Program::new(&process)?;
+    if process.waits {
+        socket
+            .send(&Report::Waiting, None)
+            .and_then(|()| socket.wait_for_leave())
+            .map_err(failed("wait for what the starter prepares"))?;
+    }
     // Nobody in the container may look into this process or open its file.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(failed("protect the container's first process"))?;

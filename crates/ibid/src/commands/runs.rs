@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 use crate::args::Cli;
 use crate::image_build::now;
 use crate::ledger_args::Runs;
-use crate::project_ledger::ProjectLedger;
+use crate::project_ledger::{ProjectLedger, failure};
 use crate::report::Failure;
 use crate::table::{self, Column, terminal_width};
 use crate::ui::{self, Ui};
@@ -21,7 +21,7 @@ const DAMAGED_SHOWN_MAX: usize = 5;
 
 pub fn main(ui: &Ui, cli: &Cli, args: &Runs) -> Result<u8, Failure> {
     let project = ProjectLedger::of(cli.directory.as_deref())?;
-    let all = if args.removed { removed_runs(&project)? } else { project.runs()? };
+    let all = if args.removed { removed::runs(&project.ledger).map_err(failure)? } else { project.runs()? };
     warn_of_damaged(ui, &all);
     let names = Names::of(&all);
     let mut runs: Vec<&Summary> = match &args.filter {
@@ -67,16 +67,6 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Runs) -> Result<u8, Failure> {
         show(ui, &keys, &runs, &names);
     }
     Ok(0)
-}
-
-/// What was taken away, the newest first.
-fn removed_runs(project: &ProjectLedger) -> Result<Vec<Summary>, Failure> {
-    let ids = removed::ids(&project.ledger).map_err(crate::project_ledger::failure)?;
-    let folder = removed::folder(&project.ledger);
-    let mut runs: Vec<Summary> =
-        ids.into_iter().filter_map(|id| Summary::read(id, &folder.join(id.to_string()))).collect();
-    runs.sort_by(|a, b| (&b.started, &b.id).cmp(&(&a.started, &a.id)));
-    Ok(runs)
 }
 
 fn warn_of_damaged(ui: &Ui, runs: &[Summary]) {
