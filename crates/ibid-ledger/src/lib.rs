@@ -2,7 +2,9 @@
 
 mod alive;
 pub mod code;
+pub mod code_diff;
 pub mod data;
+pub mod difference;
 pub mod host;
 pub mod index;
 pub mod ledger;

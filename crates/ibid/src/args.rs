@@ -44,13 +44,25 @@ pub enum Command {
     Runs(ledger_args::Runs),
     /// Say all that is known of a run
     Show(ledger_args::Show),
+    /// Draw what runs told over their steps, in the terminal or as a picture
+    Plot(ledger_args::Plot),
+    /// Put the exact code of a run into a folder
+    Checkout(ledger_args::Checkout),
+    /// Give a run a name
+    TagRun(ledger_args::TagRun),
+    /// Note something about a run
+    Note(ledger_args::Note),
+    /// Take runs away; `ibid restore` puts them back
+    Rm(ledger_args::Rm),
+    /// Put back runs that `ibid rm` took away
+    Restore(ledger_args::Restore),
     /// List the files that a build may copy, and the rule that kept or dropped each
     Context(Context),
     /// List the images in the store
     Images(Images),
     /// Say what is known of an image: configuration, layers, history, and which code it holds
     Inspect(Inspect),
-    /// Say what differs between two images: files and configuration; the exit code is 1 when something does
+    /// Say what differs between two runs or two images; the exit code is 1 when something does
     Diff(Diff),
     /// Give an image another name
     Tag(Tag),
@@ -255,12 +267,12 @@ pub struct Inspect {
 
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// Image: a tag, a digest, or the first digits of one
-    #[arg(value_name = "IMAGE")]
+    /// Run: the start of its id, a tag, or `last`; or image: a tag, a digest, or the first digits of one
+    #[arg(value_name = "RUN|IMAGE")]
     pub first: String,
 
-    /// The image to compare it with
-    #[arg(value_name = "IMAGE")]
+    /// The run or image to compare it with
+    #[arg(value_name = "RUN|IMAGE")]
     pub second: String,
 
     /// Print JSON

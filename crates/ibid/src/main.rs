@@ -15,6 +15,7 @@ mod ledger_args;
 mod lock;
 mod lock_mode;
 mod near_option;
+mod plot;
 mod project;
 mod project_ledger;
 mod registries;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),
-        Command::Diff(diff) => commands::diff_images::main(&ui, diff),
+        Command::Diff(diff) => commands::diff::main(&ui, &cli, diff),
         Command::Tag(tag) => commands::tag::main(&ui, tag),
         Command::Rmi(rmi) => commands::rmi::main(&ui, rmi),
         Command::Save(save) => commands::save::main(&ui, save),
@@ -63,6 +64,12 @@ fn main() -> ExitCode {
         Command::Login(login) => commands::login::login(&ui, login),
         Command::Logout(logout) => commands::login::logout(&ui, logout),
         Command::Runs(runs) => commands::runs::main(&ui, &cli, runs),
+        Command::Plot(plot) => commands::plot::main(&ui, &cli, plot),
+        Command::Checkout(checkout) => commands::checkout::main(&ui, &cli, checkout),
+        Command::TagRun(tag) => commands::marks::tag_run(&ui, &cli, tag),
+        Command::Note(note) => commands::marks::note(&ui, &cli, note),
+        Command::Rm(rm) => commands::rm::rm(&ui, &cli, rm),
+        Command::Restore(restore) => commands::rm::restore(&ui, &cli, restore),
         Command::Show(show) => commands::show::main(&ui, &cli, show),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
     });

@@ -82,7 +82,10 @@ pub fn failure(error: Error) -> Failure {
         Error::Damaged { .. } => {
             failure.hint("`ibid runs` lists the others; a copy of the file from a backup can take its place")
         }
+        Error::MissingObject { .. } | Error::DamagedObject { .. } => {
+            failure.hint("the code was kept there when it ran: a backup of `.ibid/objects` may have it")
+        }
         Error::Newer { .. } => failure.hint("a newer ibid reads it"),
-        Error::Io { .. } => failure,
+        Error::Io { .. } | Error::Changing { .. } => failure,
     }
 }
