@@ -13,6 +13,7 @@ pub mod images;
 pub mod inspect;
 pub mod load;
 pub mod login;
+pub mod logs;
 pub mod marks;
 pub mod plot;
 pub mod pull;
