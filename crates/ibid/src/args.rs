@@ -242,7 +242,7 @@ pub struct Dev {
 
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Run: its name, or the first digits of it
+    /// Run: the start of its id, a tag, or `last`
     pub run: String,
 
     /// Go on with what is written from now on, until the run ends

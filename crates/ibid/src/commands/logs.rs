@@ -21,6 +21,7 @@ pub fn main(ui: &Ui, cli: &Cli, logs: &Logs) -> Result<u8, Failure> {
     let project = ProjectLedger::of(cli.directory.as_deref())?;
     let id = project.find(&logs.run)?;
     let ledger = &project.ledger;
+    let view = View { ui, logs };
     let reader = Reader::open(&ledger.run_folder(id)).map_err(|error| Failure::of(&error))?;
     let shown = if logs.json || logs.timestamps {
         view.lines(Lines::new(reader), &|| is_growing(ledger, id))
