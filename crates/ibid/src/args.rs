@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::ledger_args;
+
 /// Makes research experiments repeatable: builds the image, runs the code in it, says exactly what ran.
 #[derive(Debug, Parser)]
 #[command(
@@ -38,6 +40,22 @@ pub enum Command {
     Run(Run),
     /// Open a shell in the image; the codebase on this machine is mounted
     Dev(Dev),
+    /// List the runs: when, how they went, what they were given and what they told
+    Runs(ledger_args::Runs),
+    /// Say all that is known of a run
+    Show(ledger_args::Show),
+    /// Draw what runs told over their steps, in the terminal or as a picture
+    Plot(ledger_args::Plot),
+    /// Put the exact code of a run into a folder
+    Checkout(ledger_args::Checkout),
+    /// Give a run a name
+    TagRun(ledger_args::TagRun),
+    /// Note something about a run
+    Note(ledger_args::Note),
+    /// Take runs away; `ibid restore` puts them back
+    Rm(ledger_args::Rm),
+    /// Put back runs that `ibid rm` took away
+    Restore(ledger_args::Restore),
     /// Show what the program of a run wrote
     Logs(Logs),
     /// Execute a recorded run again and compare: the exit code is 0 when the result is the same, and 1 when it differs
@@ -50,7 +68,7 @@ pub enum Command {
     Images(Images),
     /// Say what is known of an image: configuration, layers, history, and which code it holds
     Inspect(Inspect),
-    /// Say what differs between two images: files and configuration; the exit code is 1 when something does
+    /// Say what differs between two runs or two images; the exit code is 1 when something does
     Diff(Diff),
     /// Give an image another name
     Tag(Tag),
@@ -228,7 +246,7 @@ pub struct Dev {
 
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Run: its name, or the first digits of it
+    /// Run: the start of its id, a tag, or `last`
     pub run: String,
 
     /// Go on with what is written from now on, until the run ends
@@ -334,12 +352,12 @@ pub struct Inspect {
 
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// Image: a tag, a digest, or the first digits of one
-    #[arg(value_name = "IMAGE")]
+    /// Run: the start of its id, a tag, or `last`; or image: a tag, a digest, or the first digits of one
+    #[arg(value_name = "RUN|IMAGE")]
     pub first: String,
 
-    /// The image to compare it with
-    #[arg(value_name = "IMAGE")]
+    /// The run or image to compare it with
+    #[arg(value_name = "RUN|IMAGE")]
     pub second: String,
 
     /// Print JSON

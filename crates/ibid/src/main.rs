@@ -11,17 +11,21 @@ mod context_tree;
 mod contexts;
 mod credentials;
 mod image_build;
+mod ledger_args;
 mod lock;
 mod lock_mode;
 mod near_option;
 mod output_folders;
+mod plot;
 mod project;
+mod project_ledger;
 mod pushed_names;
 mod recorded_run;
 mod registries;
 mod replay;
 mod report;
 mod settings;
+mod table;
 mod ui;
 mod unwanted_files;
 
@@ -50,13 +54,13 @@ fn main() -> ExitCode {
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
         Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),
-        Command::Gc(gc) => commands::gc::main(&ui, gc),
         Command::Replay(replay) => commands::replay::main(&ui, &cli, replay),
         Command::Export(export) => commands::export::main(&ui, &cli, export),
+        Command::Gc(gc) => commands::gc::main(&ui, &cli, gc),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),
-        Command::Diff(diff) => commands::diff_images::main(&ui, diff),
+        Command::Diff(diff) => commands::diff::main(&ui, &cli, diff),
         Command::Tag(tag) => commands::tag::main(&ui, tag),
         Command::Rmi(rmi) => commands::rmi::main(&ui, rmi),
         Command::Save(save) => commands::save::main(&ui, save),
@@ -66,6 +70,14 @@ fn main() -> ExitCode {
         Command::Push(push) => commands::push::main(&ui, &cli, push),
         Command::Login(login) => commands::login::login(&ui, login),
         Command::Logout(logout) => commands::login::logout(&ui, logout),
+        Command::Runs(runs) => commands::runs::main(&ui, &cli, runs),
+        Command::Plot(plot) => commands::plot::main(&ui, &cli, plot),
+        Command::Checkout(checkout) => commands::checkout::main(&ui, &cli, checkout),
+        Command::TagRun(tag) => commands::marks::tag_run(&ui, &cli, tag),
+        Command::Note(note) => commands::marks::note(&ui, &cli, note),
+        Command::Rm(rm) => commands::rm::rm(&ui, &cli, rm),
+        Command::Restore(restore) => commands::rm::restore(&ui, &cli, restore),
+        Command::Show(show) => commands::show::main(&ui, &cli, show),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
     });
     ExitCode::from(code.unwrap_or_else(|failure: Failure| failure.show(&ui)))

@@ -12,7 +12,7 @@
 //!
 //! A run is executed whether it can be recorded or not: what fails here is a warning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
@@ -21,6 +21,7 @@ use std::time::Instant;
 use ibid_core::digest::Digest;
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Mode, RunSpec};
+use ibid_core::user::passwd_entries;
 use ibid_engine::identity::HostUser;
 use ibid_engine::native::{self, Ended, Watch};
 use ibid_engine::relay;
@@ -33,6 +34,7 @@ use ibid_ledger::record::{Code, CodeMode, Data, EnvValue, Image, Mount, Record, 
 use ibid_ledger::recording::Recording;
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::secrets::Secrets;
+use ibid_ledger::snapshot::{self, Exclusions, Taken};
 use ibid_ledger::{data, host, outputs};
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{ExitStatus, MountKind, Spec};
@@ -62,6 +64,8 @@ pub struct RecordedRun<'a> {
     pub env: &'a [(String, String)],
     /// The code of the image, when that runs.
     pub pegged: Option<PeggedCode>,
+    /// What of the project is no code.
+    pub exclusions: Exclusions,
     /// Each `FROM` and the image that it meant.
     pub bases: BTreeMap<String, Digest>,
     /// The output folder of this run alone, relative to the project.
@@ -105,16 +109,27 @@ impl RecordedRun<'_> {
         let mut start = Instant::now();
         let (result, seconds, code) = std::thread::scope(|scope| {
             let facts = scope.spawn(|| {
+                // `ibid gc` keeps what a record needs.
+                if let Err(error) = self.store.use_in_ledger(ledger.folder(), &self.spec.image) {
+                    self.ui.warn(&format!(
+                        "`ibid gc` may remove the image of this run: {}",
+                        Failure::of(&error).summary()
+                    ));
+                }
                 let facts = self.facts(&ledger);
                 self.add_to_start(&facts, told, &recording);
                 facts
             });
+            let takes = self.pegged.is_none() && self.repetition.is_none();
+            let mut taking = takes.then(|| scope.spawn(|| self.snapshot(&ledger)));
             let mut before_program = |sandbox: &Spec| {
-                self.describe(&mut record, sandbox);
+                // The program sees the code as it is now.
+                let taken = taking.take().and_then(|taking| taking.join().ok().flatten());
+                self.describe(&mut record, sandbox, taken.as_ref());
                 match Recording::start(&ledger, &record, self.output_paths()) {
                     Ok(started) => {
                         recording.get_or_init(|| started);
-                        let _nobody_waits = tell.send(record.clone());
+                        let _nobody_waits = tell.send((record.clone(), taken));
                     }
                     Err(error) => self.warn("this run is not recorded", &error),
                 }
@@ -135,6 +150,7 @@ impl RecordedRun<'_> {
                     self.warn("the record of this run is incomplete", &error);
                 }
                 self.look_at_outputs(&mut record, recording);
+                self.look_at_code(&mut record, &ledger);
             }
             let facts = facts.join().expect("finding out facts does not panic");
             facts.fill(&mut record);
@@ -242,11 +258,7 @@ impl RecordedRun<'_> {
             mounts: Vec::new(),
             data: Vec::new(),
             options: BTreeMap::new(),
-            host: host::host(
-                self.host.name.clone().unwrap_or_else(|| self.host.uid.to_string()),
-                self.host.uid,
-                "native",
-            ),
+            host: host::host(self.user_name(), self.host.uid, "native"),
             usage: None,
             outputs: Vec::new(),
             output_folder: self.output_folder.clone(),
@@ -256,9 +268,22 @@ impl RecordedRun<'_> {
         }
     }
 
+    fn user_name(&self) -> String {
+        let uid = self.host.uid;
+        let passwd = || std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let listed = |passwd: String| {
+            passwd_entries(&passwd).find(|entry| entry.uid == uid).map(|entry| entry.name.to_owned())
+        };
+        self.host.name.clone().or_else(|| listed(passwd())).unwrap_or_else(|| uid.to_string())
+    }
+
     /// What is known when the container is made.
-    fn describe(&self, record: &mut Record, sandbox: &Spec) {
+    fn describe(&self, record: &mut Record, sandbox: &Spec, taken: Option<&Taken>) {
         record.started = log::now();
+        if self.repetition.is_none() {
+            record.code.snapshot = taken.map(|taken| taken.digest);
+            record.code.left_out = taken.map(|taken| taken.left_out.clone()).unwrap_or_default();
+        }
         let mut secrets = Secrets::new(&settings::secrets_key());
         // A failure was told already, for the same arguments are in there.
         record.command = secrets.arguments(&sandbox.argv).map(|(command, _)| command).unwrap_or_default();
@@ -300,6 +325,46 @@ impl RecordedRun<'_> {
         }
     }
 
+    /// Keeps the code as it is; a failure is a warning.
+    fn snapshot(&self, ledger: &Ledger) -> Option<Taken> {
+        match snapshot::take(ledger, &self.project.root, &self.exclusions) {
+            Ok(taken) => Some(taken),
+            Err(error) => {
+                self.warn("the code of this run is not kept", &error);
+                None
+            }
+        }
+    }
+
+    /// What of the code changed while the program ran, and what it wrote beside its outputs.
+    fn look_at_code(&self, record: &mut Record, ledger: &Ledger) {
+        let Some(taken) = record.code.snapshot.filter(|_| self.repetition.is_none()) else { return };
+        let (changed, written) = match self.changes(ledger, taken) {
+            Ok(changes) => changes,
+            Err(error) => return self.warn("what changed while this ran is not recorded", &error),
+        };
+        if let Some(files) = listed(&changed) {
+            self.ui.warn(&format!("{files} changed while this ran"));
+        }
+        if let Some(files) = listed(&written) {
+            let warning = format!("{files} appeared while this ran, and `[run] outputs` does not name it");
+            self.ui.detail(&warning);
+            record.warnings.push(warning);
+        }
+        record.code.changed_during_run = changed;
+    }
+
+    /// Files of the snapshot that are no longer as they were, and files that are new.
+    fn changes(&self, ledger: &Ledger, taken: Digest) -> Result<(Vec<String>, Vec<String>), ledger::Error> {
+        let changed = snapshot::changed_since(ledger, &self.project.root, &self.exclusions, taken)?;
+        if changed.is_empty() {
+            return Ok((changed, Vec::new()));
+        }
+        let entries = snapshot::entries(ledger, taken)?;
+        let known: HashSet<_> = entries.iter().map(|entry| entry.path.to_string_lossy()).collect();
+        Ok(changed.into_iter().partition(|path| known.contains(path.as_str())))
+    }
+
     /// Digests of what the run wrote, and the numbers in it.
     fn look_at_outputs(&self, record: &mut Record, recording: &Recording) {
         let found = outputs::changed(&self.project.root, &self.outputs(), recording.beginning());
@@ -329,6 +394,15 @@ impl RecordedRun<'_> {
             record.warnings.push(warning);
         }
     }
+}
+
+/// The first of some files, and how many more.
+fn listed(files: &[String]) -> Option<String> {
+    let (first, more) = files.split_first()?;
+    Some(match more.len() {
+        0 => first.clone(),
+        more => format!("{first} and {more} more"),
+    })
 }
 
 fn stream_of(stream: relay::Stream) -> Stream {
@@ -385,8 +459,18 @@ impl RecordedRun<'_> {
     }
 
     /// Puts what is found out into what says how the run started, in case nobody sees its end.
-    fn add_to_start(&self, facts: &Facts, started: Receiver<Record>, recording: &OnceLock<Recording>) {
-        let Ok(mut record) = started.recv() else { return };
+    fn add_to_start(
+        &self,
+        facts: &Facts,
+        started: Receiver<(Record, Option<Taken>)>,
+        recording: &OnceLock<Recording>,
+    ) {
+        let Ok((mut record, taken)) = started.recv() else { return };
+        if let Some(mut taken) = taken
+            && let Err(error) = taken.settle()
+        {
+            self.warn("the code of this run may not be kept", &error);
+        }
         facts.fill(&mut record);
         if let Some(recording) = recording.get() {
             // Where this fails, the first version stays.

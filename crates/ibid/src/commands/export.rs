@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::Path;
 
-use ibid_ledger::ledger::Ledger;
 use ibid_ledger::record::Status;
 use ibid_ledger::run_archive::{self, Choice};
 use ibid_store::{ArchiveFormat, NamedImage, Store};
@@ -12,6 +11,7 @@ use crate::args::{Cli, Export};
 use crate::commands::save::write_file;
 use crate::image_build::{self, open_store};
 use crate::project::Project;
+use crate::project_ledger::{self, ProjectLedger};
 use crate::report::Failure;
 use crate::ui::{self, Ui};
 
@@ -21,9 +21,11 @@ const LEVEL: i32 = 3;
 pub fn main(ui: &Ui, cli: &Cli, export: &Export) -> Result<u8, Failure> {
     image_build::enter_user_namespace()?;
     let project = Project::find(cli.directory.as_deref().unwrap_or(Path::new(".")))?;
-    let ledger = Ledger::of(&project.root);
-    let record = ledger.resolve(&export.run).and_then(|id| ledger.read(id)).map_err(|error| {
-        Failure::of(&error).while_doing(format!("the run {} cannot be exported", export.run))
+    let of_project = ProjectLedger::of(cli.directory.as_deref())?;
+    let id = of_project.find(&export.run)?;
+    let ledger = of_project.ledger;
+    let record = ledger.read(id).map_err(|error| {
+        project_ledger::failure(error).while_doing(format!("the run {id} cannot be exported"))
     })?;
     if !matches!(record.status, Status::Ok | Status::Failed) {
         return Err(Failure::new(format!("the run {} has no end that could be repeated", record.id)));

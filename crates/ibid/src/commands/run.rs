@@ -10,11 +10,13 @@ use ibid_engine::identity::HostUser;
 use ibid_engine::native;
 use ibid_ledger::code::CodeIdentity;
 use ibid_ledger::run_id::RunId;
+use ibid_ledger::snapshot::Exclusions;
 use ibid_sandbox::ExitStatus;
 use ibid_sandbox::trust::HostTrust;
 use ibid_store::Store;
 
 use crate::args::{BuildShared, Cli, Run};
+use crate::contexts;
 use crate::image_build::{self, PeggedCode, Preparation};
 use crate::output_folders::{self, OutputFolders};
 use crate::project::Project;
@@ -123,6 +125,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 arguments,
                 env: &env,
                 pegged: pegged_code,
+                exclusions: exclusions(&project, &spec)?,
                 bases: preparation.found_bases().clone(),
                 output_folder: outputs.own,
                 digest_data: recorded.digest_data || project.data_digest,
@@ -161,6 +164,17 @@ fn unrecorded(
             None => format!("code pegged, {}", pegged.map(|pegged| pegged.text).unwrap_or_default()),
         };
         Ok(Finished { status: ended.status, seconds, code, record: None })
+    })
+}
+
+/// What of the project is no code of a run's.
+fn exclusions(project: &Project, spec: &RunSpec) -> Result<Exclusions, Failure> {
+    let beside = |path: &Path| path.strip_prefix(&project.root).ok().map(Path::to_owned);
+    Ok(Exclusions {
+        outputs_and_data: [&spec.data[..], &spec.outputs].concat().iter().map(PathBuf::from).collect(),
+        dockerignore: contexts::ignore_file(&project.context, Some(&project.dockerfile))?.rules,
+        context: (project.context != project.root).then(|| project.context.clone()),
+        always: beside(&project.dockerfile).into_iter().collect(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use ibid_ledger::ledger::{Error, Ledger};
+use ibid_ledger::ledger::Ledger;
 use ibid_ledger::record::{Output, Record};
 use ibid_ledger::run_archive::{self, receive};
 use ibid_ledger::verdict::{self, Curves, Rules, Verdict, Which};
@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::stage::Attempt;
 use crate::project::Project;
+use crate::project_ledger::{self, ProjectLedger};
 use crate::report::Failure;
 use crate::ui::{self, Ui};
 
@@ -36,18 +37,23 @@ pub struct Source {
 
 impl Source {
     pub fn open(ui: &Ui, store: &Store, directory: &Path, text: &str) -> Result<Self, Failure> {
-        let is_name = text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_name {
-            Self::of_ledger(directory, text)
+        let path = Path::new(text);
+        let is_id = text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_id && (text.contains(['/', '.']) || path.is_file()) {
+            Self::of_file(ui, store, directory, path)
         } else {
-            Self::of_file(ui, store, directory, Path::new(text))
+            Self::of_ledger(directory, text)
         }
     }
 
     fn of_ledger(directory: &Path, text: &str) -> Result<Self, Failure> {
         let project = Project::find(directory)?;
-        let ledger = Ledger::of(&project.root);
-        let record = read(&ledger, text)?;
+        let of_project = ProjectLedger::of(Some(directory))?;
+        let id = of_project.find(text)?;
+        let ledger = of_project.ledger;
+        let record = ledger.read(id).map_err(|error| {
+            project_ledger::failure(error).while_doing(format!("the run {id} cannot be replayed"))
+        })?;
         let root = project.root.clone();
         let source = Self {
             ledger,
@@ -142,21 +148,6 @@ impl Source {
         let second = attempt.curves(&self.ledger)?;
         Ok(verdict::compare(rules, &self.record, &attempt.record, Some((&curves, &second)), &mut content))
     }
-}
-
-fn read(ledger: &Ledger, text: &str) -> Result<Record, Failure> {
-    let read = ledger.resolve(text).and_then(|id| ledger.read(id));
-    read.map_err(|error| {
-        let failure = Failure::of(&error).while_doing(format!("the run {text} cannot be replayed"));
-        match error {
-            Error::Unresolved(_) => failure.hint(format!("runs are in {}", ledger.folder().display())),
-            Error::Newer { .. } => failure.hint("a newer ibid wrote it, and can replay it"),
-            Error::Damaged { .. } => {
-                failure.hint("the other runs are not touched by this; a backup of that file mends it")
-            }
-            _ => failure,
-        }
-    })
 }
 
 fn refused(error: &run_archive::Error, path: &Path) -> Failure {

@@ -11,7 +11,7 @@ use ibid_ledger::ledger::{Error, Ledger};
 use ibid_ledger::record::{Code, CodeMode, EnvValue, Output, Record};
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::secrets::Secrets;
-use ibid_ledger::snapshot;
+use ibid_ledger::snapshot::{self, Exclusions};
 use ibid_ledger::verdict::{self, Curves, Rules, Verdict, Which};
 use ibid_sandbox::trust::HostTrust;
 use ibid_store::Store;
@@ -126,6 +126,7 @@ impl<'a> Stage<'a> {
             arguments: &self.arguments,
             env: &self.env,
             pegged: None,
+            exclusions: Exclusions::default(),
             bases: record.image.bases.clone(),
             output_folder: outputs.own,
             digest_data: record.data.iter().any(|data| data.digest.is_some()),
