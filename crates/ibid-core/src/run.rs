@@ -32,6 +32,8 @@ pub struct RunSpec {
     pub env: Vec<(String, String)>,
     /// True when a terminal is to be made for the program.
     pub terminal: bool,
+    /// True when the program gets no network but its own loopback.
+    pub without_network: bool,
 }
 
 /// What is executed.

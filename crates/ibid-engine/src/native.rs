@@ -9,7 +9,8 @@ use ibid_core::run::{Command, Mode, RunSpec};
 use ibid_core::user::UnknownUser;
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
-    Attendance, ExitStatus, IdMap, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Upper, Usage,
+    Attendance, ExitStatus, IdMap, InjectedFile, Mount, MountKind, Network, Overlay, Rootfs, Spec, Stdio,
+    Upper, Usage,
 };
 use ibid_store::{Found, MergedView, Scratch, Store};
 
@@ -114,6 +115,7 @@ pub fn run(
         groups: identity.user.groups,
         hostname: spec.id.clone(),
         terminal: spec.terminal,
+        network: if spec.without_network { Network::None } else { Network::Host },
         waits: watch.is_some(),
         ..Spec::new(Rootfs::Overlay(root), argv)
     };

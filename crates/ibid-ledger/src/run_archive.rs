@@ -79,6 +79,12 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The data is no longer what the run read.
+    #[error("{path} is not what the run read: its files were changed or touched since")]
+    OtherData {
+        /// The data input.
+        path: String,
+    },
     /// It is no archive of a run.
     #[error("it is no archive of a run: {reason}")]
     Foreign {

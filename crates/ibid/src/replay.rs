@@ -17,7 +17,7 @@ mod view;
 use std::path::Path;
 
 use ibid_core::digest::Digest;
-use ibid_ledger::causes::{self, Cause, Tries};
+use ibid_ledger::causes::{self, Cause, Kind, Tries};
 use ibid_ledger::record::{Record, Status};
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::verdict::{Outcome, Rules, Verdict};
@@ -28,7 +28,7 @@ use crate::report::Failure;
 use crate::ui::{self, Ui};
 use image::Origin;
 use source::Source;
-use stage::Stage;
+use stage::{Network, Stage};
 
 /// A run that was repeated, and what came of it.
 struct Replayed {
@@ -73,7 +73,8 @@ pub fn main(ui: &Ui, cli: &Cli, replay: &Replay) -> Result<u8, Failure> {
     }
     let snapshot = code.snapshot;
     let stage = Stage::new(ui, &host, &store, &source, image, code)?;
-    let first = stage.run()?;
+    let first = stage.run(Network::Host)?;
+    let recorded = source.comparable(&first.record);
     let rules = source.rules(first.project());
     let verdict = source.compare(&rules, &first)?;
     let mut replayed = Replayed {
@@ -93,16 +94,28 @@ pub fn main(ui: &Ui, cli: &Cli, replay: &Replay) -> Result<u8, Failure> {
             ui.say(
                 "the result differs: the replay is tried once more, to see whether it differs from itself",
             );
-            let second = stage.run()?;
+            let second = stage.run(Network::Host)?;
             replayed.runs.push(second.record.id);
             tries.again = Some(first.compare(&rules, &second, &source.ledger)?);
+            if causes::likely(&recorded, &first.record, &tries).iter().all(|cause| cause.kind > Kind::Network)
+            {
+                ui.say("it repeats itself: tried once more without network");
+                let third = stage.run(Network::None)?;
+                replayed.runs.push(third.record.id);
+                tries.without_network = Some(first.compare(&rules, &third, &source.ledger)?);
+            }
         }
-        replayed.causes = causes::likely(&source.record, &first.record, &tries);
-        if replayed.causes.is_empty() {
+        replayed.causes = causes::likely(&recorded, &first.record, &tries);
+        // What was changed on purpose needs no telling.
+        let is_meant = |kind| {
+            replay.code.is_some() && kind == Kind::Code || replay.image.is_some() && kind == Kind::Image
+        };
+        replayed.causes.retain(|cause| !is_meant(cause.kind));
+        if replayed.causes.is_empty() && replayed.change.is_none() {
             replayed.notes.push(unexplained(&tries));
         }
     } else {
-        replayed.notes.extend(differences_without_effect(&source.record, &first.record));
+        replayed.notes.extend(differences_without_effect(&recorded, &first.record));
     }
     if let Some(keep) = &replay.keep {
         first.keep(ui, keep)?;
@@ -152,7 +165,7 @@ fn differences_without_effect(first: &Record, second: &Record) -> Option<String>
     let shown: Vec<&str> = causes
         .iter()
         // It is told already.
-        .filter(|cause| cause.kind != causes::Kind::Code)
+        .filter(|cause| !matches!(cause.kind, Kind::Code | Kind::Image))
         .map(|cause| cause.evidence.as_str())
         .collect();
     (!shown.is_empty()).then(|| format!("the result is the same although: {}", shown.join("; ")))
@@ -163,10 +176,20 @@ fn unexplained(tries: &Tries) -> String {
         Some(_) => "the replay repeats itself, and nothing that is recorded is another now",
         None => "nothing that is recorded is another now",
     };
-    format!("{what}: the run may depend on the time, the network, or files that are not in the project")
+    format!("{what}: the run may depend on the time, or on files that are not in the project")
 }
 
 impl Source {
+    /// The record, as far as it can be compared with that of a repetition.
+    fn comparable(&self, repetition: &Record) -> Record {
+        let mut record = self.record.clone();
+        if self.has_data {
+            // It came with the run, and its files' times are not those of the other machine.
+            record.data.clone_from(&repetition.data);
+        }
+        record
+    }
+
     /// What may differ: as the project says it now, or for a run from elsewhere as it came.
     fn rules(&self, replayed: &crate::project::Project) -> Rules {
         self.project.as_ref().unwrap_or(replayed).replay.rules()

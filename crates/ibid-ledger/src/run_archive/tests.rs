@@ -7,9 +7,10 @@ use ibid_store::{ArchiveFormat, NamedImage, PlainArchive, PlainArchiveWriter, Pl
 use tempfile::TempDir;
 
 use super::*;
+use crate::data;
 use crate::ledger::{self, Ledger};
 use crate::record::tests::record;
-use crate::record::{Data, Output, Record};
+use crate::record::{Output, Record};
 use crate::snapshot::{self, Exclusions};
 
 /// A project with a run in its ledger, and a store with the run's image, which has no layers.
@@ -44,13 +45,7 @@ impl Place {
         record.image.digest = image;
         record.outputs =
             vec![Output { path: "output/loss.json".to_owned(), bytes: 3, digest: Digest::of(b"[1]") }];
-        record.data = vec![Data {
-            path: "data".to_owned(),
-            files: 1,
-            bytes: 5,
-            identity: Digest::of(b"identity"),
-            digest: None,
-        }];
+        record.data.extend(data::identify(&ledger, &project, "data", false).expect("readable"));
         let run = ledger.run_folder(record.id);
         fs::create_dir_all(&run).expect("a folder");
         ledger::write_json(&run.join("record.json"), &record).expect("written");
@@ -168,6 +163,16 @@ fn the_same_run_gives_the_same_bytes() {
     assert!(
         !names.iter().any(|(entry, _)| entry.path.starts_with(b"data") || entry.path.starts_with(b"outputs"))
     );
+}
+
+#[test]
+fn data_that_is_another_now_is_not_given_out_as_what_the_run_read() {
+    let place = Place::new();
+    let project = place.folder.path().join("project");
+    fs::write(project.join("data/x/y"), "123456").expect("written");
+    let choice = Choice { outputs: false, data: true };
+    let written = write(&Ledger::of(&project), &project, &place.record, choice, &|_| Ok(()), std::io::sink());
+    assert!(matches!(written, Err(Error::OtherData { path }) if path == "data"));
 }
 
 #[test]

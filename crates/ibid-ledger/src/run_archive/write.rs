@@ -9,9 +9,10 @@ use ibid_core::digest::{Digest, Hasher};
 use ibid_store::{PlainArchiveWriter, PlainEntry, PlainKind};
 
 use super::{CODE, DATA, Error, IMAGE, Listed, MANIFEST, Manifest, OUTPUTS, RECORD, SCHEMA, io};
+use crate::data;
 use crate::ledger::{self, Ledger};
 use crate::objects::Objects;
-use crate::record::{Output, Record};
+use crate::record::{Data, Output, Record};
 use crate::research_object::{self, CRATE_FILE, Contents, STATEMENT_FILE};
 use crate::snapshot::{self, Kind};
 
@@ -69,6 +70,7 @@ pub fn write(
     let mut data = Vec::new();
     if choice.data {
         for input in &record.data {
+            check_data(ledger, project, input)?;
             let place = format!("{DATA}/{}", input.path);
             add_tree(&project.join(&input.path), &place, &mut sources, &mut links)?;
             data.push((input.path.clone(), place));
@@ -217,6 +219,16 @@ fn unchanged(project: &Path, output: &Output) -> Result<Option<Source>, Error> {
         Err(error) => return Err(io("read", &path)(error)),
     }
     Ok(Some(source(&path)?).filter(|source| source.listed.digest == output.digest))
+}
+
+/// Refuses data that is no longer what the run read.
+fn check_data(ledger: &Ledger, project: &Path, input: &Data) -> Result<(), Error> {
+    let found = data::identify(ledger, project, &input.path, input.digest.is_some())?;
+    let is_same = found.is_some_and(|found| match input.digest {
+        Some(_) => found.digest == input.digest,
+        None => found.identity == input.identity,
+    });
+    if is_same { Ok(()) } else { Err(Error::OtherData { path: input.path.clone() }) }
 }
 
 /// Everything in a folder, or a file by itself, under the name `place`.

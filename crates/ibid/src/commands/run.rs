@@ -102,6 +102,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         protected: if session.recorded.is_some() { output_folders::protected(&project) } else { Vec::new() },
         env: all_env,
         terminal: is_terminal,
+        without_network: false,
     };
     let pegged_code = match mode {
         Mode::Pegged => Some(preparation.pegged_code(ui, &image)?),
@@ -125,7 +126,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 arguments,
                 env: &env,
                 pegged: pegged_code,
-                exclusions: exclusions(&project, &spec)?,
+                exclusions: exclusions(&project, &[&spec.data[..], &spec.outputs].concat())?,
                 bases: preparation.found_bases().clone(),
                 output_folder: outputs.own,
                 digest_data: recorded.digest_data || project.data_digest,
@@ -168,10 +169,10 @@ fn unrecorded(
 }
 
 /// What of the project is no code of a run's.
-fn exclusions(project: &Project, spec: &RunSpec) -> Result<Exclusions, Failure> {
+pub fn exclusions(project: &Project, no_code: &[String]) -> Result<Exclusions, Failure> {
     let beside = |path: &Path| path.strip_prefix(&project.root).ok().map(Path::to_owned);
     Ok(Exclusions {
-        outputs_and_data: [&spec.data[..], &spec.outputs].concat().iter().map(PathBuf::from).collect(),
+        outputs_and_data: no_code.iter().map(PathBuf::from).collect(),
         dockerignore: contexts::ignore_file(&project.context, Some(&project.dockerfile))?.rules,
         context: (project.context != project.root).then(|| project.context.clone()),
         always: beside(&project.dockerfile).into_iter().collect(),

@@ -3,12 +3,14 @@
 use std::process::{Command, Stdio};
 
 use ibid_ledger::assembly::{AssemblyError, Misplaced, assemble};
+use ibid_ledger::code;
 use ibid_ledger::ledger::Error;
 use ibid_ledger::record::{Code, CodeMode};
-use ibid_ledger::snapshot::{self, Exclusions};
+use ibid_ledger::snapshot;
 use ibid_store::{PlainArchive, PlainKind};
 
 use super::source::Source;
+use crate::commands::run::exclusions;
 use crate::project::Project;
 use crate::report::Failure;
 
@@ -28,11 +30,7 @@ pub fn asked(source: &Source, text: &str) -> Result<Code, Failure> {
     code.changed_during_run.clear();
     code.differing.clear();
     if text.eq_ignore_ascii_case(WORKING_TREE) {
-        let paths = [&project.outputs[..], &project.data].concat();
-        let exclusions = Exclusions {
-            outputs_and_data: paths.iter().map(std::path::PathBuf::from).collect(),
-            ..Exclusions::default()
-        };
+        let exclusions = exclusions(project, &[&project.data[..], &project.outputs].concat())?;
         let taken = snapshot::take(&source.ledger, &project.root, &exclusions);
         let mut taken = taken.map_err(|error| Failure::of(&error))?;
         taken.settle().map_err(|error| Failure::of(&error))?;
@@ -56,7 +54,7 @@ fn commit(project: &Project, text: &str) -> Result<String, Failure> {
     if text.starts_with('-') {
         return Err(unknown("it is no commit"));
     }
-    let output = git(project)
+    let output = git(project)?
         .args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{text}^{{commit}}")])
         .output()
         .map_err(|error| Failure::of(&error).while_doing("cannot ask git"))?;
@@ -72,7 +70,7 @@ fn of_commit(source: &Source, project: &Project, text: &str) -> Result<ibid_core
         Failure::of(error).while_doing(format!("cannot get the code of {text} from git"))
     };
     let commit = commit(project, text)?;
-    let mut child = git(project)
+    let mut child = git(project)?
         .args(["archive", "--format=tar", &commit, "."])
         .stdout(Stdio::piped())
         .spawn()
@@ -115,8 +113,11 @@ enum FromGit {
     Misplaced(Misplaced),
 }
 
-fn git(project: &Project) -> Command {
-    let mut command = Command::new("git");
-    command.arg("-C").arg(&project.root).stdin(Stdio::null()).stderr(Stdio::inherit());
-    command
+/// Git, as the one whose repository it is.
+fn git(project: &Project) -> Result<Command, Failure> {
+    let top = project.root.ancestors().find(|folder| folder.join(".git").exists());
+    let top = top.ok_or_else(|| {
+        Failure::new("`--code` takes commits from git, and the project is in no git repository")
+    })?;
+    code::git(&project.root, top).map_err(|error| Failure::of(&error).while_doing("cannot start git"))
 }

@@ -27,6 +27,8 @@ pub struct Source {
     pub record: Record,
     /// The project; none for a run from elsewhere.
     pub project: Option<Project>,
+    /// Whether its data came with it.
+    pub has_data: bool,
     /// The folder that its data is relative to.
     pub data_from: PathBuf,
     /// The folder that its outputs are relative to, if they are still there.
@@ -59,6 +61,7 @@ impl Source {
             ledger,
             record,
             project: Some(project),
+            has_data: false,
             data_from: root.clone(),
             outputs_from: root,
             _received: None,
@@ -90,6 +93,7 @@ impl Source {
             ledger,
             record: received.record,
             project: None,
+            has_data: received.has_data,
             data_from,
             outputs_from: into.path.join("outputs"),
             _received: Some(into),
@@ -153,7 +157,10 @@ impl Source {
 fn refused(error: &run_archive::Error, path: &Path) -> Failure {
     let failure = Failure::of(error).while_doing(format!("cannot replay {}", path.display()));
     match error {
-        run_archive::Error::Foreign { .. } => failure.hint("it reads what `ibid export RUN -o FILE` writes"),
+        run_archive::Error::Foreign { .. }
+        | run_archive::Error::Store(ibid_store::Error::InvalidArchive { .. }) => {
+            failure.hint("it reads what `ibid export RUN -o FILE` writes")
+        }
         run_archive::Error::Newer { .. } => failure.hint("a newer ibid wrote it, and can replay it"),
         _ => failure,
     }

@@ -39,6 +39,13 @@ pub struct Stage<'a> {
     trust: HostTrust,
 }
 
+/// Whether a repetition reaches other machines.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    Host,
+    None,
+}
+
 /// A repetition that has ended.
 pub struct Attempt {
     pub record: Record,
@@ -77,7 +84,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Executes it. What the program writes goes to standard error: standard output is for the verdict.
-    pub fn run(&self) -> Result<Attempt, Failure> {
+    pub fn run(&self, network: Network) -> Result<Attempt, Failure> {
         let record = &self.source.record;
         let ledger = &self.source.ledger;
         let id = RunId::random().map_err(|error| Failure::of(&error))?;
@@ -113,6 +120,7 @@ impl<'a> Stage<'a> {
             protected: Vec::new(),
             env,
             terminal: false,
+            without_network: network == Network::None,
         };
         let run = RecordedRun {
             ui: self.ui,
