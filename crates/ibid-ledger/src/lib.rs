@@ -15,6 +15,7 @@ pub mod marks;
 pub mod metrics;
 mod numbers;
 mod objects;
+pub mod output_content;
 pub mod outputs;
 pub mod parameters;
 pub mod query;

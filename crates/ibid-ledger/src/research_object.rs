@@ -61,6 +61,7 @@ pub fn process_run_crate(record: &Record, contents: &Contents) -> Value {
         "description": format!("`{}`, run on {} and recorded by ibid {}", record.command.join(" "), record.started, record.ibid),
         "datePublished": with_offset(ended),
         "license": {"@id": "#licence"},
+        "author": {"@id": "#person"},
         "mentions": {"@id": action},
         "hasPart": [],
     }));

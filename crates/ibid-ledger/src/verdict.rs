@@ -53,6 +53,11 @@ impl Rules {
         Ok(())
     }
 
+    /// Whether files of this path are compared by their contents.
+    pub fn compares_content(&self, path: &str) -> bool {
+        matches!(self.of_file(path), Some(Rule::Within(_)))
+    }
+
     fn of_file(&self, path: &str) -> Option<Rule> {
         let matches = |ignore: &Ignore| ignore.verdict(path.as_bytes()).ignored;
         self.files.iter().rev().find(|(ignore, _)| matches(ignore)).map(|(_, rule)| *rule)

@@ -35,7 +35,7 @@ use ibid_ledger::recording::Recording;
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::secrets::Secrets;
 use ibid_ledger::snapshot::{self, Exclusions, Taken};
-use ibid_ledger::{data, host, outputs};
+use ibid_ledger::{data, host, output_content, outputs};
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{ExitStatus, MountKind, Spec};
 use ibid_store::Store;
@@ -149,7 +149,7 @@ impl RecordedRun<'_> {
                 if let Err(error) = recording.ended(&record) {
                     self.warn("the record of this run is incomplete", &error);
                 }
-                self.look_at_outputs(&mut record, recording);
+                self.look_at_outputs(&mut record, recording, &ledger);
                 self.look_at_code(&mut record, &ledger);
             }
             let facts = facts.join().expect("finding out facts does not panic");
@@ -366,7 +366,7 @@ impl RecordedRun<'_> {
     }
 
     /// Digests of what the run wrote, and the numbers in it.
-    fn look_at_outputs(&self, record: &mut Record, recording: &Recording) {
+    fn look_at_outputs(&self, record: &mut Record, recording: &Recording, ledger: &Ledger) {
         let found = outputs::changed(&self.project.root, &self.outputs(), recording.beginning());
         record.outputs = found.files;
         record.warnings.extend(found.warnings);
@@ -374,6 +374,12 @@ impl RecordedRun<'_> {
             let warning = "the program wrote nothing to IBID_OUTPUT_DIR, so this run has no outputs";
             self.ui.warn(warning);
             record.warnings.push(warning.to_owned());
+        }
+        let rules = self.project.replay.rules();
+        for output in record.outputs.iter().filter(|output| rules.compares_content(&output.path)) {
+            if let Err(error) = output_content::keep(ledger, recording.folder(), &self.project.root, output) {
+                self.warn(&format!("the content of {} is not kept for comparisons", output.path), &error);
+            }
         }
         let mut metrics = Metrics::default();
         for output in &record.outputs {

@@ -1,16 +1,17 @@
 //! Where a recorded run comes from: the project's ledger, or an archive.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ibid_ledger::ledger::Ledger;
 use ibid_ledger::record::{Output, Record};
 use ibid_ledger::run_archive::{self, receive};
+use ibid_ledger::run_id::RunId;
 use ibid_ledger::verdict::{self, Curves, Rules, Verdict, Which};
-use ibid_ledger::{metrics, run_id::RunId};
+use ibid_ledger::{metrics, output_content};
 use ibid_store::Store;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 
 use super::stage::Attempt;
 use crate::project::Project;
@@ -116,7 +117,7 @@ impl Source {
                 fs::metadata(&path).map(drop)
             } else {
                 // What came with a run from elsewhere may be a link to what is none of its business.
-                open_beneath(&self.data_from, &data.path, OFlags::PATH).map(drop)
+                output_content::open_beneath(&self.data_from, &data.path, OFlags::PATH).map(drop)
             };
             if let Err(error) = found {
                 return Err(Failure::of(&error).while_doing(format!(
@@ -144,10 +145,16 @@ impl Source {
     /// Compares the recorded run with a repetition.
     pub fn compare(&self, rules: &Rules, attempt: &Attempt) -> Result<Verdict, Failure> {
         let curves = curves(&self.ledger, self.record.id)?;
+        let run = self.ledger.run_folder(self.record.id);
         let mut content = |which, output: &Output| match which {
-            Which::First => read_output(&self.outputs_from, output)
-                .map_err(|reason| format!("its first content is no longer there ({reason})")),
-            Which::Second => read_output(attempt.folder(), output),
+            Which::First => match output_content::kept(&run, output) {
+                Some(content) => Ok(content),
+                None => output_content::read(&self.outputs_from, output)
+                    .map_err(|reason| format!("its first content is no longer there ({reason})")),
+            },
+            Which::Second => {
+                output_content::read(attempt.folder(), output).map_err(|error| error.to_string())
+            }
         };
         let second = attempt.curves(&self.ledger)?;
         Ok(verdict::compare(rules, &self.record, &attempt.record, Some((&curves, &second)), &mut content))
@@ -174,25 +181,6 @@ pub fn curves(ledger: &Ledger, id: RunId) -> Result<Curves, Failure> {
         curves.entry(point.name).or_default().push(point.value);
     }
     Ok(curves)
-}
-
-/// The content of an output, if it is still that of the record. Through no link: a program may leave one to anywhere.
-pub fn read_output(folder: &Path, output: &Output) -> Result<Vec<u8>, String> {
-    let file = open_beneath(folder, &output.path, OFlags::RDONLY | OFlags::NONBLOCK)
-        .map_err(|error| error.to_string())?;
-    let mut content = Vec::new();
-    file.take(output.bytes + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
-    if ibid_core::digest::Digest::of(&content) == output.digest {
-        Ok(content)
-    } else {
-        Err("it was changed since".to_owned())
-    }
-}
-
-fn open_beneath(folder: &Path, path: &str, flags: OFlags) -> io::Result<File> {
-    let root = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    Ok(rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?.into())
 }
 
 /// A folder in the ledger that is gone at the end.

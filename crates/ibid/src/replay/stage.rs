@@ -8,6 +8,7 @@ use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code as SpecCode, Command, Mode, RunSpec};
 use ibid_engine::identity::HostUser;
 use ibid_ledger::ledger::{Error, Ledger};
+use ibid_ledger::output_content;
 use ibid_ledger::record::{Code, CodeMode, EnvValue, Output, Record};
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::secrets::Secrets;
@@ -16,7 +17,7 @@ use ibid_ledger::verdict::{self, Curves, Rules, Verdict, Which};
 use ibid_sandbox::trust::HostTrust;
 use ibid_store::Store;
 
-use super::source::{Folder, Source, curves, read_output};
+use super::source::{Folder, Source, curves};
 use crate::commands::run::failure_of_run;
 use crate::output_folders::OutputFolders;
 use crate::project::Project;
@@ -192,9 +193,9 @@ impl Attempt {
 
     /// Compares it with another, of the same ledger.
     pub fn compare(&self, rules: &Rules, other: &Self, ledger: &Ledger) -> Result<Verdict, Failure> {
-        let mut content = |which, output: &Output| match which {
-            Which::First => read_output(self.folder(), output),
-            Which::Second => read_output(other.folder(), output),
+        let mut content = |which, output: &Output| {
+            let folder = if which == Which::First { self.folder() } else { other.folder() };
+            output_content::read(folder, output).map_err(|error| error.to_string())
         };
         let (first, second) = (self.curves(ledger)?, other.curves(ledger)?);
         Ok(verdict::compare(rules, &self.record, &other.record, Some((&first, &second)), &mut content))
