@@ -36,7 +36,8 @@ struct Replayed {
     of: RunId,
     /// The repetitions, the first of which the verdict is on.
     runs: Vec<RunId>,
-    image: Digest,
+    /// The image of the recorded run, and the one of the repetitions.
+    images: [Digest; 2],
     origin: Origin,
     snapshot: Option<Digest>,
     /// What was changed on purpose: `code HEAD`.
@@ -80,7 +81,7 @@ pub fn main(ui: &Ui, cli: &Cli, replay: &Replay) -> Result<u8, Failure> {
     let mut replayed = Replayed {
         of: source.record.id,
         runs: vec![first.record.id],
-        image,
+        images: [source.record.image.digest, image],
         origin,
         snapshot,
         change,
@@ -172,11 +173,12 @@ fn differences_without_effect(first: &Record, second: &Record) -> Option<String>
 }
 
 fn unexplained(tries: &Tries) -> String {
-    let what = match &tries.again {
-        Some(_) => "the replay repeats itself, and nothing that is recorded is another now",
-        None => "nothing that is recorded is another now",
-    };
-    format!("{what}: the run may depend on the time, or on files that are not in the project")
+    if tries.again.is_none() {
+        return "nothing that is recorded is another now; without `--once`, another try tells whether the run differs from itself"
+            .to_owned();
+    }
+    "the replay repeats itself, and nothing that is recorded is another now: the run may depend on the time, or on files that are not in the snapshot"
+        .to_owned()
 }
 
 impl Source {

@@ -51,7 +51,7 @@ pub fn print_json(replayed: &Replayed) {
             "of": replayed.of,
             "run": replayed.runs[0],
             "runs": replayed.runs,
-            "image": {"digest": replayed.image, "origin": replayed.origin.name()},
+            "image": {"recorded": replayed.images[0], "digest": replayed.images[1], "origin": replayed.origin.name()},
             "snapshot": replayed.snapshot,
             "change": replayed.change,
             "outcome": replayed.verdict.outcome,

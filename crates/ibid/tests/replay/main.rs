@@ -28,7 +28,7 @@ jitter) echo "[1.000$(od -An -N1 -tu1 /dev/urandom | tr -d ' ')]" > output/jitte
 log) date > output/log.txt; od -An -N8 -tx8 /dev/urandom >> output/log.txt ;;
 new) [ -e ../first ] && touch output/never; echo "$HOSTNAME" > "output/$HOSTNAME.txt" ;;
 network) if ip addr show dev eth-none 2> /dev/null || [ "$(ls /sys/class/net | wc -l)" -gt 1 ]; then echo up; else echo down; fi > output/net.txt ;;
-slow) echo started; cat < pipe > /dev/null ;;
+slow) echo started; cat < pipe > /dev/null || true ;;
 fail) exit 3 ;;
 esac
 "#;
@@ -161,6 +161,25 @@ fn a_run_gives_the_same_again_and_is_recorded() {
     assert!(table.contains(&format!("run {id} replayed as ")), "{table}");
     assert!(table.ends_with(": identical\n") && !table.contains("loss: 0.5"), "{table}");
     assert!(text(&output.stderr).contains("loss: 0.5"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_sample_gives_the_same_again() {
+    if !support::can_build() {
+        return;
+    }
+    let sample = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/mnist");
+    let project = Project::new("FROM scratch\n");
+    for name in ["Dockerfile", "ibid.toml", "mnist.py"] {
+        fs::copy(sample.join(name), project.path().join(name)).expect("a copy");
+    }
+    project.check(&["run", "--n-epochs", "1"], 0);
+    let replay: Value = serde_json::from_str(&project.check(&["replay", "--json", "last"], 0)).expect("JSON");
+    let replay = &replay["replay"];
+    assert_eq!(replay["outcome"], "identical", "{replay:#}");
+    for name in ["output/metrics.jsonl", "output/model.npz", "accuracy", "loss", "test_loss"] {
+        assert_eq!(verdict_on(replay, name), "identical");
+    }
 }
 
 #[test]
