@@ -13,6 +13,7 @@
 //! │   └── shadowed/<n>               imported layers only: contents that a later entry of the archive replaced
 //! ├── tags/<registry>/<repository>/  `:<tag>` or `@<hex>`: one line, an image's digest
 //! ├── notes/<hex>                    facts about an image that are no part of it
+//! ├── notes/<hex>.files               the files that were copied into it
 //! ├── cache/<hex>                    values of the build cache
 //! ├── mounts/<hex>/<n>/              cache mounts of build steps: see `mounts`
 //! ├── debs/                          packages by hash; ibid-debian's
