@@ -90,7 +90,7 @@ fn everything_at_once() {
                 bind("/other", "/other", true, Some(IdMap { container_uid: 7, ..MAP })),
                 Mount {
                     target: "/tmp".to_owned(),
-                    kind: MountKind::Tmpfs { bytes: Some(1 << 20), mode: 0o1777 },
+                    kind: MountKind::Tmpfs(Tmpfs::new(Some(1 << 20), 0o1777)),
                 },
                 Mount {
                     target: "/run/secrets/key".to_owned(),
@@ -103,7 +103,7 @@ fn everything_at_once() {
                 mode: 0o10_0644,
             }];
             spec.shm_bytes = Some(1 << 30);
-            spec.extra_capabilities = vec![19];
+            spec.capabilities |= 1 << 19;
             spec.umask = 0o7027;
         }),
         ROOT,
