@@ -14,7 +14,7 @@ use crate::identity::{HostUser, Identity};
 use crate::native::{Error, io};
 
 /// Lays the options over a container, except for mounts.
-pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser) -> Result<(), Error> {
+pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser) {
     if let Some(workdir) = &options.workdir {
         spec.cwd.clone_from(workdir);
     }
@@ -25,7 +25,7 @@ pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser
     spec.system_calls = match &options.seccomp {
         Seccomp::Docker => SystemCalls::Docker,
         Seccomp::Unconfined => SystemCalls::All,
-        Seccomp::Profile(text) => return Err(Error::NoProfile),
+        Seccomp::Profile(profile) => SystemCalls::Profile(profile.clone()),
     };
     spec.rlimits = options
         .ulimits
@@ -54,7 +54,6 @@ pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser
         pids: options.limits.pids,
     };
     spec.is_starter = host.uid != 0 && options.user.is_some();
-    Ok(())
 }
 
 /// Shows the owner of a folder or file of the host as the run's user, where that is another and root runs; without root,

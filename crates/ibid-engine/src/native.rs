@@ -40,9 +40,6 @@ pub enum Error {
         /// The code folder.
         folder: String,
     },
-    /// Profiles are not read yet.
-    #[error("a seccomp profile of one's own cannot be used yet")]
-    NoProfile,
     /// A mount would cover the code.
     #[error("`{target}` is where the code is mounted")]
     OverCode {
@@ -100,7 +97,7 @@ pub fn run(store: &Store, spec: &RunSpec, host: &HostUser, trust: &HostTrust) ->
         terminal: spec.terminal,
         ..Spec::new(Rootfs::Overlay(root), argv)
     };
-    container::apply(&mut sandbox, &spec.options, host)?;
+    container::apply(&mut sandbox, &spec.options, host);
     Ok(ibid_sandbox::run(&sandbox, Stdio::default())?)
 }
 
@@ -183,7 +180,8 @@ fn files(spec: &RunSpec, identity: &Identity, trust: &HostTrust) -> Vec<Injected
     let mut files = trust.files.clone();
     files.extend(match spec.options.network {
         Network::Host => ibid_sandbox::trust::network_files(hostname(spec)),
-        Network::None | Network::Private => ibid_sandbox::trust::own_network_files(hostname(spec)),
+        Network::None => ibid_sandbox::trust::own_network_files(hostname(spec), false),
+        Network::Private => ibid_sandbox::trust::own_network_files(hostname(spec), true),
     });
     for (target, content) in [("/etc/passwd", &identity.passwd), ("/etc/group", &identity.group)] {
         if let Some(content) = content {

@@ -77,8 +77,12 @@ impl Stage {
                 let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
                 mount_change("/", flags).map_err(failure("separate the mounts from the host's", "/"))
             }
-            Step::Loopback => ibid_sys::network::loopback_up()
-                .map_err(|errno| Failure::step("switch the loopback device on", None, errno)),
+            Step::Loopback => {
+                // As in Docker: nobody else's port has a number below 1024 here. An older kernel keeps its limit.
+                let _as_it_was = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+                ibid_sys::network::loopback_up()
+                    .map_err(|errno| Failure::step("switch the loopback device on", None, errno))
+            }
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes())
                 .map_err(|errno| Failure::step("set the host name", None, errno)),
             Step::RootOverlay(source) => {

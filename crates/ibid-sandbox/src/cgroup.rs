@@ -70,12 +70,12 @@ pub(crate) fn obstacle(controller: Controller) -> Option<Obstacle> {
     Host::read().place(&[controller]).err()
 }
 
-/// Those of the limits that can be kept on this host, and why the others cannot.
-pub fn achievable(limits: &Limits) -> (Limits, Vec<Error>) {
+/// Those of the limits that can be kept on this host, and of the others what they limit and what is in the way.
+pub fn achievable(limits: &Limits) -> (Limits, Vec<(&'static str, String)>) {
     let (mut kept, mut reasons) = (*limits, Vec::new());
     for controller in Controller::ALL.into_iter().filter(|controller| controller.is_wanted(limits)) {
         let Some(obstacle) = obstacle(controller) else { continue };
-        reasons.push(refused(controller, obstacle));
+        reasons.push((controller.limits(), obstacle.to_string()));
         match controller {
             Controller::Cpu => kept.millicpus = None,
             Controller::Memory => kept.memory_bytes = None,
@@ -154,10 +154,11 @@ impl Group {
                     group.folders.push(folder);
                 }
             }
-            Err(_) => {
-                let (_, reasons) = achievable(limits);
-                let first = reasons.into_iter().next();
-                return Err(first.unwrap_or_else(|| refused(Controller::Memory, Obstacle::None)));
+            Err(obstacle) => {
+                // One of them alone says it more exactly.
+                let first = wanted.iter().find_map(|one| Some((*one, host.place(&[*one]).err()?)));
+                let (controller, obstacle) = first.unwrap_or((wanted[0], obstacle));
+                return Err(refused(controller, obstacle));
             }
         }
         Ok(group)

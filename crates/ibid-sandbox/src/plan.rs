@@ -8,15 +8,19 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capabilities;
+use ibid_core::run::SeccompProfile;
+
 use crate::error::Error;
 use crate::spec::{IdMap, InjectedFile, MountKind, Network, Overlay, Rootfs, Spec, SystemCalls, Tmpfs};
+use crate::{capabilities, seccomp};
 
 /// What the plan needs to know of the process that starts the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// The starter's user id.
     pub(crate) uid: u32,
+    /// The kernel's version.
+    pub(crate) kernel: (u32, u32),
     /// True when the starter is in a user namespace, so not in the host's own.
     pub(crate) user_namespace: bool,
     /// True when that namespace knows one id only.
@@ -173,6 +177,8 @@ pub(crate) enum Calls {
     Docker,
     /// All.
     All,
+    /// Those that this filter lets pass: operation, two jumps and constant of each instruction.
+    Filtered(Vec<(u16, u8, u8, u32)>),
 }
 
 /// What becomes of calls that change owners or ids, or ask for them.
@@ -227,7 +233,7 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
 /// Decides. The idmaps come back beside the steps, because only the starter can make their user
 /// namespaces; [`Step::Bind`] refers to them by index.
 pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Error> {
-    check(spec)?;
+    check(spec, facts)?;
     let mut steps = vec![Step::SeparateMounts];
     if spec.network != Network::Host {
         steps.push(Step::Loopback);
@@ -285,10 +291,11 @@ pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Err
         steps.push(Step::ProtectRoot);
     }
     steps.push(Step::EnterRoot);
-    Ok((Steps { steps, only_id: facts.only_id, process: process(spec, facts) }, idmaps))
+    let process = process(spec, facts)?;
+    Ok((Steps { steps, only_id: facts.only_id, process }, idmaps))
 }
 
-fn check(spec: &Spec) -> Result<(), Error> {
+fn check(spec: &Spec, facts: Facts) -> Result<(), Error> {
     let invalid = |what: String| Err(Error::Invalid { what });
     if spec.argv.is_empty() || spec.argv[0].is_empty() {
         return invalid("no program to run".to_owned());
@@ -315,6 +322,18 @@ fn check(spec: &Spec) -> Result<(), Error> {
     for path in targets {
         if !path.starts_with('/') || path.split('/').all(|part| part.is_empty() || part == ".") {
             return invalid(format!("`{path}` is no place to mount: it must be absolute and below `/`"));
+        }
+    }
+    if facts.only_id {
+        for mount in &spec.mounts {
+            if let MountKind::Tmpfs(Tmpfs { uid, gid, .. }) = mount.kind
+                && ((uid != 0 && uid != spec.uid) || (gid != 0 && gid != spec.gid))
+            {
+                return invalid(format!(
+                    "`{}` cannot belong to {uid}:{gid}: one user id is mapped, and everything is {}:{}'s",
+                    mount.target, spec.uid, spec.gid
+                ));
+            }
         }
     }
     if !spec.cwd.starts_with('/') {
@@ -468,8 +487,8 @@ fn file(file: &InjectedFile) -> File {
     }
 }
 
-fn process(spec: &Spec, facts: Facts) -> Process {
-    Process {
+fn process(spec: &Spec, facts: Facts) -> Result<Process, Error> {
+    Ok(Process {
         argv: spec.argv.clone(),
         env: spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         cwd: spec.cwd.clone(),
@@ -485,6 +504,7 @@ fn process(spec: &Spec, facts: Facts) -> Process {
         system_calls: match &spec.system_calls {
             SystemCalls::Docker => Calls::Docker,
             SystemCalls::All => Calls::All,
+            SystemCalls::Profile(profile) => Calls::Filtered(filtered(profile, spec, facts)?),
         },
         rlimits: spec
             .rlimits
@@ -497,7 +517,14 @@ fn process(spec: &Spec, facts: Facts) -> Process {
             let (rows, columns) = facts.terminal_size.unwrap_or((24, 80));
             Terminal { rows, columns }
         }),
-    }
+    })
+}
+
+fn filtered(profile: &SeccompProfile, spec: &Spec, facts: Facts) -> Result<Vec<(u16, u8, u8, u32)>, Error> {
+    let filter = seccomp::profile::compile(profile, spec.capabilities, facts.kernel).map_err(|problem| {
+        Error::Invalid { what: format!("the seccomp profile cannot be used: {problem}") }
+    })?;
+    Ok(filter.iter().map(|it| (it.code, it.jump_true, it.jump_false, it.constant)).collect())
 }
 
 /// Paths are bytes; as text where they are text.

@@ -107,6 +107,7 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
         uid: rustix::process::geteuid().as_raw(),
         user_namespace: userns::inside(),
         only_id: userns::only_id().is_some(),
+        kernel: kernel(),
         processors: processors(),
         terminal_size: spec.terminal.then(terminal::own_size).flatten(),
     };
@@ -278,6 +279,17 @@ fn own_program() -> Result<OwnedFd, Errno> {
     };
     // On a kernel that cannot do it, the first process still forbids looking at it.
     Ok(protected().unwrap_or(file))
+}
+
+/// The kernel's version, as far as it has one.
+fn kernel() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => (0, 0),
+    }
 }
 
 /// How many processors the machine may ever have.

@@ -240,6 +240,8 @@ pub enum SystemCalls {
     Docker,
     /// All.
     All,
+    /// Those of a profile.
+    Profile(Box<ibid_core::run::SeccompProfile>),
 }
 
 /// A limit of each process (setrlimit(2)).

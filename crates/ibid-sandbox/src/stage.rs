@@ -185,9 +185,18 @@ impl<'a> Program<'a> {
                 .groups
                 .as_ref()
                 .map(|groups| groups.iter().map(|gid| Gid::from_raw(*gid)).collect()),
-            filter: match process.system_calls {
+            filter: match &process.system_calls {
                 Calls::Docker => filter(process.capabilities, process.owners),
                 Calls::All => Vec::new(),
+                Calls::Filtered(filter) => filter
+                    .iter()
+                    .map(|&(code, jump_true, jump_false, constant)| seccomp::Instruction {
+                        code,
+                        jump_true,
+                        jump_false,
+                        constant,
+                    })
+                    .collect(),
             },
             pretending_filter: match process.owners {
                 Owners::Remembered => filter(process.capabilities, Owners::Pretended),

@@ -110,12 +110,14 @@ pub fn network_files(hostname: &str) -> Vec<InjectedFile> {
     ]
 }
 
-/// The same files for a container with a network of its own: of the host, only how names are searched.
-pub fn own_network_files(hostname: &str) -> Vec<InjectedFile> {
+/// The same files for a container with a network of its own: of the host, only how names are searched, where there is
+/// anybody to ask for them.
+pub fn own_network_files(hostname: &str, asks: bool) -> Vec<InjectedFile> {
     let mut files = network_files(hostname);
     let hosts = format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {hostname}\n");
     files[0].content = hosts.into_bytes();
-    files[1].content = own_resolver(&String::from_utf8_lossy(&files[1].content)).into_bytes();
+    let of_host = String::from_utf8_lossy(&files[1].content);
+    files[1].content = if asks { own_resolver(&of_host).into_bytes() } else { Vec::new() };
     files
 }
 
@@ -162,8 +164,9 @@ mod tests {
             own_resolver("# note\nnameserver 127.0.0.53\nsearch lab.org\noptions edns0\n"),
             "nameserver 169.254.1.1\nsearch lab.org\noptions edns0\n"
         );
-        let files = own_network_files("abc");
+        let files = own_network_files("abc", false);
         assert_eq!(files[0].content, b"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 abc\n");
+        assert_eq!(files[1].content, b"");
     }
 
     #[test]

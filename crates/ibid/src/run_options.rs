@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use ibid_core::digest::Digest;
 use ibid_core::run::{
     Capabilities, Capability, ContainerOptions, InvalidOption, Limits, Network, Port, Seccomp,
-    SecurityOption, Tmpfs, Ulimit, Volume, bytes, env_file,
+    SeccompProfile, SecurityOption, Tmpfs, Ulimit, Volume, bytes, env_file,
 };
 
 use ibid_store::Store;
@@ -220,8 +220,9 @@ pub fn narrate(ui: &Ui, options: &mut ContainerOptions) {
             pids: limits.pids,
         };
         let (kept, reasons) = ibid_sandbox::achievable(&wanted);
-        for reason in reasons {
-            ui.warn(&format!("{reason}; the run goes on without"));
+        let names: Vec<&str> = reasons.iter().map(|(name, _)| *name).collect();
+        if let Some((_, reason)) = reasons.first() {
+            ui.warn(&format!("the run goes on without limits of {}: {reason}", names.join(", ")));
         }
         (limits.millicpus, limits.memory_bytes, limits.pids) = (kept.millicpus, kept.memory_bytes, kept.pids);
     }
@@ -337,7 +338,13 @@ fn seccomp(texts: &[String], directory: &Path) -> Result<Seccomp, Failure> {
             SecurityOption::SeccompBuiltin => seccomp = Seccomp::Docker,
             SecurityOption::SeccompUnconfined => seccomp = Seccomp::Unconfined,
             SecurityOption::SeccompFile(file) => {
-                seccomp = Seccomp::Profile(read_text("--security-opt", &directory.join(file))?);
+                let path = directory.join(file);
+                let profile =
+                    SeccompProfile::parse(&read_text("--security-opt", &path)?).map_err(|problem| {
+                        Failure::new(format!("`{}` is no seccomp profile: {problem}", path.display()))
+                            .hint("profiles have the form of Docker's `default.json`")
+                    })?;
+                seccomp = Seccomp::Profile(Box::new(profile));
             }
         }
     }

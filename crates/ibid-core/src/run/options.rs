@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Capabilities, InvalidOption, Limits, Port, Tmpfs, Ulimit, Volume};
+use super::{Capabilities, InvalidOption, Limits, Port, SeccompProfile, Tmpfs, Ulimit, Volume};
 
 /// What a run's container has beside, or instead of, what the image and the project say. The default changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,8 +60,8 @@ pub enum Seccomp {
     Docker,
     /// All.
     Unconfined,
-    /// Those of a profile in Docker's form: the text of the file.
-    Profile(String),
+    /// Those of a profile in Docker's form.
+    Profile(Box<SeccompProfile>),
 }
 
 /// What `--security-opt` asks for.

@@ -3,10 +3,22 @@
 use super::*;
 use crate::spec::{Mount, Upper};
 
-const ROOT: Facts =
-    Facts { uid: 0, user_namespace: false, only_id: false, processors: 2, terminal_size: None };
-const USER: Facts =
-    Facts { uid: 1000, user_namespace: true, only_id: false, processors: 2, terminal_size: Some((33, 77)) };
+const ROOT: Facts = Facts {
+    uid: 0,
+    kernel: (6, 1),
+    user_namespace: false,
+    only_id: false,
+    processors: 2,
+    terminal_size: None,
+};
+const USER: Facts = Facts {
+    uid: 1000,
+    kernel: (6, 1),
+    user_namespace: true,
+    only_id: false,
+    processors: 2,
+    terminal_size: Some((33, 77)),
+};
 
 fn overlay() -> Rootfs {
     Rootfs::Overlay(Overlay {
