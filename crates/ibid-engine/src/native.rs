@@ -203,10 +203,11 @@ fn mounts(
     trust: &HostTrust,
     view: &MergedView,
 ) -> Result<Vec<Mount>, Error> {
-    let mut mounts = trust.mounts.clone();
+    let mut mounts = Vec::new();
     let asked_for = container::asked_for(&spec.options, spec.code.folder.as_deref(), host, identity)?;
     let Some(folder) = &spec.code.folder else {
         mounts.extend(asked_for);
+        mounts.extend(trust.mounts.iter().cloned());
         return Ok(mounts);
     };
     let mut bind = |relative: &str, read_only: bool| -> Result<(), Error> {
@@ -233,6 +234,8 @@ fn mounts(
     }
     mounts.extend(container::kept(spec, view)?);
     mounts.extend(asked_for);
+    // Last, so that a folder in memory over `/run` does not hide them.
+    mounts.extend(trust.mounts.iter().cloned());
     Ok(mounts)
 }
 

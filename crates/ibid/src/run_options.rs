@@ -12,7 +12,7 @@ use ibid_core::run::{
 
 use ibid_store::Store;
 
-use crate::project::Project;
+use crate::project::{Project, clean};
 use crate::report::Failure;
 use crate::ui::Ui;
 
@@ -194,7 +194,7 @@ impl RunOptions {
     ) -> Result<Vec<(String, String)>, Failure> {
         let mut env = Vec::new();
         for file in &self.env_files {
-            let path = directory.join(file);
+            let path = clean(&directory.join(file));
             let text = read_text("--env-file", &path)?;
             let found = env_file(&text).map_err(|(line, problem)| {
                 Failure::new(problem)
@@ -338,7 +338,7 @@ fn seccomp(texts: &[String], directory: &Path) -> Result<Seccomp, Failure> {
             SecurityOption::SeccompBuiltin => seccomp = Seccomp::Docker,
             SecurityOption::SeccompUnconfined => seccomp = Seccomp::Unconfined,
             SecurityOption::SeccompFile(file) => {
-                let path = directory.join(file);
+                let path = clean(&directory.join(file));
                 let profile =
                     SeccompProfile::parse(&read_text("--security-opt", &path)?).map_err(|problem| {
                         Failure::new(format!("`{}` is no seccomp profile: {problem}", path.display()))
