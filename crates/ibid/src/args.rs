@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::run_options::RunOptions;
+
 /// Makes research experiments repeatable: builds the image, runs the code in it, says exactly what ran.
 #[derive(Debug, Parser)]
 #[command(
@@ -35,9 +37,9 @@ pub enum Command {
     /// Build the project's image and print its digest
     Build(Box<Build>),
     /// Run the image's entrypoint with ARGS appended; the codebase on this machine is mounted
-    Run(Run),
+    Run(Box<Run>),
     /// Open a shell in the image; the codebase on this machine is mounted
-    Dev(Dev),
+    Dev(Box<Dev>),
     /// List the files that a build may copy, and the rule that kept or dropped each
     Context(Context),
     /// List the images in the store
@@ -191,6 +193,9 @@ pub struct Run {
     pub env: Vec<String>,
 
     #[command(flatten)]
+    pub options: RunOptions,
+
+    #[command(flatten)]
     pub shared: BuildShared,
 
     /// Arguments for the program. The first word that is no option of ibid's starts them
@@ -207,6 +212,9 @@ pub struct Dev {
     /// Set an environment variable; without a value, it is taken from the environment
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
+
+    #[command(flatten)]
+    pub options: RunOptions,
 
     #[command(flatten)]
     pub shared: BuildShared,
@@ -487,5 +495,18 @@ mod tests {
         check(&["--pegged", "--", "--pegged"], true, &["--pegged"]);
         check(&["-x", "-e"], false, &["-x", "-e"]);
         check(&["train", "-q"], false, &["train", "-q"]);
+        check(&["-v", "./a:/a", "--pegged", "train", "-v"], true, &["train", "-v"]);
+    }
+
+    #[test]
+    fn narration_can_be_asked_for_on_either_side_of_run() {
+        for words in
+            [&["ibid", "-v", "run"][..], &["ibid", "--verbose", "run"], &["ibid", "run", "--verbose"]]
+        {
+            assert!(Cli::try_parse_from(words).expect("parses").verbose, "{words:?}");
+        }
+        let cli = Cli::try_parse_from(["ibid", "run", "-v", "./a:/a"]).expect("parses");
+        assert!(!cli.verbose);
+        assert!(Cli::try_parse_from(["ibid", "run", "-q", "--verbose"]).is_err());
     }
 }

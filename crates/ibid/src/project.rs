@@ -27,6 +27,8 @@ pub struct Project {
     pub registry: Option<String>,
     /// `[code] mount`; none means the image's working folder.
     pub code_mount: Option<String>,
+    /// `[code] keep`, relative to the code folder.
+    pub keep: Vec<String>,
     /// `[run] outputs`, relative to the root.
     pub outputs: Vec<String>,
     /// `[run] data`, relative to the root.
@@ -146,9 +148,10 @@ impl Project {
                 ));
             }
         }
-        let mut code_mount = None;
+        let (mut code_mount, mut keep) = (None, Vec::new());
         if let Some(code) = top.table("code")? {
-            code.only(&["mount"])?;
+            code.only(&["mount", "keep"])?;
+            keep = code.inner_paths("keep")?;
             code_mount = code.text("mount")?;
             if code_mount.as_deref().is_some_and(|mount| !mount.starts_with('/') || mount == "/") {
                 return Err(code.wrong("mount", "expected an absolute path in the image, other than `/`"));
@@ -190,6 +193,7 @@ impl Project {
             build_args,
             registry,
             code_mount,
+            keep,
             outputs,
             data,
             env,
@@ -387,6 +391,7 @@ args = { PYTHON = "3.11", JOBS = 2 }
 registry = "registry.lab.org:5000/group"
 [code]
 mount = "/code"
+keep = ["venv", "./pkg/_fast.so"]
 [run]
 outputs = ["output", "./plots/"]
 data = ["data"]
@@ -402,6 +407,7 @@ packages = ["ca-certificates"]
         assert_eq!(project.context, Path::new("/p/My Project"));
         assert_eq!(project.build_args["JOBS"], "2");
         assert_eq!(project.registry.as_deref(), Some("registry.lab.org:5000/group"));
+        assert_eq!(project.keep, ["venv", "pkg/_fast.so"]);
         assert_eq!(project.outputs, ["output", "plots"]);
         assert_eq!(project.bases["debian:bookworm-slim"].packages, ["ca-certificates"]);
     }

@@ -15,6 +15,7 @@ use crate::args::{BuildShared, Cli, Run};
 use crate::image_build::{self, Preparation};
 use crate::project::Project;
 use crate::report::Failure;
+use crate::run_options::{self, RunOptions};
 use crate::ui::{self, Ui};
 
 pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
@@ -33,6 +34,7 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
             directory: cli.directory.as_deref(),
             pegged: run.pegged,
             env: &run.env,
+            options: &run.options,
             shared: &run.shared,
             command: Command::Entrypoint(args),
         },
@@ -44,6 +46,7 @@ pub struct Session<'a> {
     pub directory: Option<&'a Path>,
     pub pegged: bool,
     pub env: &'a [String],
+    pub options: &'a RunOptions,
     pub shared: &'a BuildShared,
     pub command: Command,
 }
@@ -52,7 +55,9 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
     let directory = session.directory.unwrap_or(Path::new("."));
     let project = Project::find(directory)?;
-    let env = environment(&project, session.env)?;
+    let env = environment(&project, session, directory)?;
+    let mut options = session.options.resolve(directory, &project.keep)?;
+    run_options::narrate(ui, &mut options);
     let mut preparation = Preparation::new(ui, &project, &host, session.shared, directory)?;
     let mode = if session.pegged { Mode::Pegged } else { Mode::Mounted };
     let image = match mode {
@@ -67,6 +72,9 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
             .hint("add `WORKDIR /code` to the Dockerfile, or to ibid.toml:\n  [code]\n  mount = \"/code\"")
             .hint("`--pegged` runs the image's own code"));
     }
+    if let (Mode::Mounted, Some(folder)) = (mode, &folder) {
+        run_options::warn_of_hidden(ui, &store, &image, folder, &project)?;
+    }
     let id = RunId::random().map_err(|error| Failure::of(&error))?;
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     ui.detail(&format!("run {id}"));
@@ -80,6 +88,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         data: project.data.clone(),
         env,
         terminal: is_terminal,
+        options,
     };
     let pegged_code = match mode {
         Mode::Pegged => Some(preparation.pegged_code(ui, &image)?),
@@ -112,13 +121,19 @@ fn code_folder(project: &Project, config: &ImageConfig) -> Option<String> {
     (!folder.is_empty()).then(|| folder.to_owned())
 }
 
-/// `[run] env`, then `--env`; a name without a value is taken from the host.
-fn environment(project: &Project, given: &[String]) -> Result<Vec<(String, String)>, Failure> {
+/// `[run] env`, then `--env-file`, then `--env`; a name without a value is taken from the host.
+fn environment(
+    project: &Project,
+    session: &Session,
+    directory: &Path,
+) -> Result<Vec<(String, String)>, Failure> {
+    let variable = |name: &str| std::env::var(name).ok();
     let mut env: Vec<(String, String)> = project.env.clone().into_iter().collect();
-    for text in given {
+    env.extend(session.options.env_of_files(directory, variable)?);
+    for text in session.env {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
-            None => (text.as_str(), std::env::var(text).ok()),
+            None => (text.as_str(), variable(text)),
         };
         if name.is_empty() {
             return Err(Failure::new(format!("`--env {text}`: expected NAME or NAME=VALUE")));
@@ -170,6 +185,12 @@ fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
                 Some(mend) => failure.hint(mend),
                 None => failure,
             };
+            let failure = match error {
+                ibid_sandbox::Error::Limits { .. } => {
+                    failure.hint("`--limits=best-effort` runs without the limits that cannot be kept here")
+                }
+                _ => failure,
+            };
             let failure = failure.code(error.exit_code());
             match (error.exit_code(), &config.config.entrypoint) {
                 (127, None) => failure.hint(
@@ -180,6 +201,10 @@ fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
                 }
                 _ => failure,
             }
+        }
+        native::Error::OverCode { .. } => failure.hint("`--pegged` mounts no code"),
+        native::Error::NothingToKeep { .. } => {
+            failure.hint("`keep` of `[code]` in ibid.toml names what the build makes in the code folder")
         }
         native::Error::NoCommand => {
             failure.hint("add `ENTRYPOINT [\"python3\", \"train.py\"]` to the Dockerfile, or name a program: `ibid run PROGRAM ARGS…`")
