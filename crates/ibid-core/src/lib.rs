@@ -8,6 +8,7 @@ pub mod digest;
 pub mod dockerfile;
 pub mod dockerignore;
 pub mod glob;
+pub mod gpus;
 pub mod image;
 pub mod manifest;
 pub mod mode;

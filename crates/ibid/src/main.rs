@@ -10,10 +10,12 @@ mod commands;
 mod context_tree;
 mod contexts;
 mod credentials;
+mod eject;
 mod image_build;
 mod lock;
 mod lock_mode;
 mod near_option;
+mod new_files;
 mod project;
 mod registries;
 mod report;
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Login(login) => commands::login::login(&ui, login),
         Command::Logout(logout) => commands::login::logout(&ui, logout),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
+        Command::Eject(eject) => commands::eject::main(&ui, &cli, eject),
     });
     ExitCode::from(code.unwrap_or_else(|failure: Failure| failure.show(&ui)))
 }

@@ -5,6 +5,7 @@ pub mod context;
 pub mod dev;
 pub mod diff_images;
 pub mod doctor;
+pub mod eject;
 pub mod gc;
 pub mod images;
 pub mod inspect;
