@@ -20,3 +20,4 @@ pub mod run;
 pub mod scrub;
 pub mod time;
 pub mod user;
+pub mod yaml;

@@ -68,6 +68,8 @@ pub enum Command {
     Store(Store),
     /// Say what this machine can do, and the command that mends what it cannot
     Doctor(Doctor),
+    /// Write a Dockerfile, .dockerignore and ibid.toml for an existing project
+    Init(Init),
     /// Write scripts that do with plain docker, or another tool, what ibid does for this project
     Eject(Eject),
 }
@@ -447,6 +449,18 @@ pub struct Doctor {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Write .devcontainer/devcontainer.json, by which editors open the project in its image; a Dockerfile that is there
+    /// stays
+    #[arg(long)]
+    pub devcontainer: bool,
+
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]

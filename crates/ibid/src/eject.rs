@@ -3,6 +3,7 @@
 
 mod apptainer;
 mod compose;
+mod devcontainer;
 mod engines;
 mod quote;
 
@@ -72,6 +73,8 @@ pub struct Recipe {
     data: Vec<String>,
     env: BTreeMap<String, String>,
     gpus: Option<GpuRequest>,
+    /// The image's `USER`.
+    user: Option<String>,
 }
 
 /// Stands for the working folder of a base image that nobody looked at.
@@ -106,6 +109,7 @@ impl Recipe {
             data: project.data.clone(),
             env: project.env.clone(),
             gpus: project.gpus.clone().filter(|gpus| *gpus != GpuRequest::None),
+            user: Some(config.user.clone()).filter(|user| !user.is_empty()),
         })
     }
 

@@ -12,6 +12,7 @@ mod contexts;
 mod credentials;
 mod eject;
 mod image_build;
+mod init;
 mod lock;
 mod lock_mode;
 mod near_option;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Login(login) => commands::login::login(&ui, login),
         Command::Logout(logout) => commands::login::logout(&ui, logout),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
+        Command::Init(init) => commands::init::main(&ui, &cli, init),
         Command::Eject(eject) => commands::eject::main(&ui, &cli, eject),
     });
     ExitCode::from(code.unwrap_or_else(|failure: Failure| failure.show(&ui)))

@@ -353,6 +353,11 @@ pub fn is_registry_place(text: &str) -> bool {
     reference.is_ok_and(|reference| text.split('/').next() == Some(&reference.registry))
 }
 
+/// What the image of a project is called that does not say it.
+pub fn image_name_of(root: &Path) -> String {
+    image_name(&root.file_name().map(|name| name.to_string_lossy()).unwrap_or_default())
+}
+
 /// A valid image name made from a folder's name.
 fn image_name(folder: &str) -> String {
     let mut name = String::new();

@@ -65,7 +65,8 @@ fn load_command(tool: Tool) -> &'static str {
     }
 }
 
-fn failure(project: &Project, text: &str, error: eject::Error) -> Failure {
+/// Words it.
+pub fn failure(project: &Project, text: &str, error: eject::Error) -> Failure {
     match &error {
         eject::Error::Dockerfile(error) => dockerfile_failure(&project.dockerfile, text, error),
         eject::Error::NoCodeFolder => Failure::of(&error)

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod eject;
 pub mod gc;
 pub mod images;
+pub mod init;
 pub mod inspect;
 pub mod load;
 pub mod login;
