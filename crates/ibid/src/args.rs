@@ -70,6 +70,10 @@ pub enum Command {
     Store(Store),
     /// Say what this machine can do, and the command that mends what it cannot
     Doctor(Doctor),
+    /// Write a Dockerfile, .dockerignore and ibid.toml for an existing project
+    Init(Init),
+    /// Write scripts that do with plain docker, or another tool, what ibid does for this project
+    Eject(Eject),
 }
 
 #[derive(Debug, Args)]
@@ -453,6 +457,41 @@ pub struct Doctor {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Write .devcontainer/devcontainer.json, by which editors open the project in its image; a Dockerfile that is there
+    /// stays
+    #[arg(long)]
+    pub devcontainer: bool,
+
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Eject {
+    /// For Podman instead of Docker
+    #[arg(long, group = "tool")]
+    pub podman: bool,
+
+    /// For Apptainer, as clusters have it
+    #[arg(long, group = "tool")]
+    pub apptainer: bool,
+
+    /// One file for Docker Compose
+    #[arg(long, group = "tool")]
+    pub compose: bool,
+
+    /// Folder to write into [default: the project's folder]
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[cfg(test)]

@@ -10,10 +10,13 @@ mod commands;
 mod context_tree;
 mod contexts;
 mod credentials;
+mod eject;
 mod image_build;
+mod init;
 mod lock;
 mod lock_mode;
 mod near_option;
+mod new_files;
 mod project;
 mod registries;
 mod report;
@@ -61,6 +64,8 @@ fn main() -> ExitCode {
         Command::Login(login) => commands::login::login(&ui, login),
         Command::Logout(logout) => commands::login::logout(&ui, logout),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
+        Command::Init(init) => commands::init::main(&ui, &cli, init),
+        Command::Eject(eject) => commands::eject::main(&ui, &cli, eject),
     });
     ExitCode::from(code.unwrap_or_else(|failure: Failure| failure.show(&ui)))
 }

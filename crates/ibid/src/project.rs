@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use ibid_core::gpus::{GpuRequest, InvalidGpuRequest};
 use toml_edit::{Document, Item, TableLike, Value};
 
 /// Name of the configuration file.
@@ -35,6 +36,8 @@ pub struct Project {
     pub data: Vec<String>,
     /// `[run] env`
     pub env: BTreeMap<String, String>,
+    /// `[run] gpus`
+    pub gpus: Option<GpuRequest>,
     /// `[base."REFERENCE"]`
     pub bases: BTreeMap<String, BaseTable>,
 }
@@ -157,9 +160,10 @@ impl Project {
                 return Err(code.wrong("mount", "expected an absolute path in the image, other than `/`"));
             }
         }
-        let (mut outputs, mut data, mut env) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut outputs, mut data, mut env, mut gpus) = (Vec::new(), Vec::new(), BTreeMap::new(), None);
         if let Some(run) = top.table("run")? {
-            run.only(&["outputs", "data", "env"])?;
+            run.only(&["outputs", "data", "env", "gpus"])?;
+            gpus = run.gpus("gpus")?;
             outputs = run.inner_paths("outputs")?;
             data = run.inner_paths("data")?;
             env = run.text_map("env")?;
@@ -197,6 +201,7 @@ impl Project {
             outputs,
             data,
             env,
+            gpus,
             bases,
         })
     }
@@ -298,6 +303,17 @@ impl<'a> Table<'a> {
         Ok(paths.iter().map(|path| clean(Path::new(path)).to_string_lossy().into_owned()).collect())
     }
 
+    /// A number of graphics processors, or a text that names them.
+    fn gpus(&self, key: &str) -> Result<Option<GpuRequest>, Error> {
+        let Some(item) = self.table.get(key) else { return Ok(None) };
+        let text = match item.as_value() {
+            Some(Value::String(text)) => text.value().clone(),
+            Some(Value::Integer(number)) => number.value().to_string(),
+            _ => String::new(),
+        };
+        text.parse().map(Some).map_err(|error: InvalidGpuRequest| self.wrong(key, &error.to_string()))
+    }
+
     /// Names with strings, numbers or booleans.
     fn text_map(&self, key: &str) -> Result<BTreeMap<String, String>, Error> {
         let Some(table) = self.table(key)? else { return Ok(BTreeMap::new()) };
@@ -339,6 +355,11 @@ pub fn clean(path: &Path) -> PathBuf {
 pub fn is_registry_place(text: &str) -> bool {
     let reference = format!("{text}/x").parse::<ibid_core::reference::Reference>();
     reference.is_ok_and(|reference| text.split('/').next() == Some(&reference.registry))
+}
+
+/// What the image of a project is called that does not say it.
+pub fn image_name_of(root: &Path) -> String {
+    image_name(&root.file_name().map(|name| name.to_string_lossy()).unwrap_or_default())
 }
 
 /// A valid image name made from a folder's name.
@@ -396,6 +417,7 @@ keep = ["venv", "./pkg/_fast.so"]
 outputs = ["output", "./plots/"]
 data = ["data"]
 env = { CUBLAS_WORKSPACE_CONFIG = ":4096:8" }
+gpus = 2
 [base."debian:bookworm-slim"]
 suite = "bookworm"
 packages = ["ca-certificates"]
@@ -409,6 +431,7 @@ packages = ["ca-certificates"]
         assert_eq!(project.registry.as_deref(), Some("registry.lab.org:5000/group"));
         assert_eq!(project.keep, ["venv", "pkg/_fast.so"]);
         assert_eq!(project.outputs, ["output", "plots"]);
+        assert_eq!(project.gpus, Some(GpuRequest::Count(2)));
         assert_eq!(project.bases["debian:bookworm-slim"].packages, ["ca-certificates"]);
     }
 
@@ -417,7 +440,14 @@ packages = ["ca-certificates"]
         let check = |text: &str, expected: &str| assert_eq!(read(text).expect_err(text), expected);
         check("nmae = \"x\"", "1: unknown key `nmae` at the top level (did you mean `name`?)");
         check("\n[run]\noutput = []", "3: unknown key `output` in [run] (did you mean `outputs`?)");
-        check("[run]\nzzz = 1", "2: unknown key `zzz` in [run] (known keys in [run]: outputs, data, env)");
+        check(
+            "[run]\nzzz = 1",
+            "2: unknown key `zzz` in [run] (known keys in [run]: outputs, data, env, gpus)",
+        );
+        check(
+            "[run]\ngpus = true",
+            "2: `run.gpus`: expected `all`, `none`, a number of at least 1, `device=0,1`, or names of CDI files such as `nvidia.com/gpu=0`",
+        );
         check("name = 3", "1: `name`: expected a string");
         for place in ["https://lab.org", "group", "lab.org/Group", "lab.org/"] {
             let message = read(&format!("[image]\nregistry = \"{place}\"")).expect_err(place);

@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ibid_core::gpus::GpuRequest;
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code, Command, Mode, RunSpec};
 use ibid_engine::native;
@@ -55,6 +56,11 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
     let directory = session.directory.unwrap_or(Path::new("."));
     let project = Project::find(directory)?;
+    if project.gpus.as_ref().is_some_and(|gpus| *gpus != GpuRequest::None) {
+        return Err(
+            Failure::new("`gpus` of [run] in ibid.toml: runs cannot have GPUs yet").hint("take it out")
+        );
+    }
     let env = environment(&project, session, directory)?;
     let mut options = session.options.resolve(directory, &project.keep)?;
     run_options::narrate(ui, &mut options);
