@@ -16,9 +16,9 @@
 //!   layer never holds other bytes than its key says;
 //! - one [`Context`] sees one state of a folder: what was listed once is not listed again.
 
+mod contents;
 mod entry;
 mod select;
-mod stat_cache;
 mod walk;
 
 use std::collections::HashMap;
@@ -30,11 +30,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ibid_core::digest::{Digest, Hasher};
 use ibid_core::dockerignore::Ignore;
 use ibid_core::plan::{Copy, CopySource};
+use ibid_files::beneath::open_root;
+use ibid_files::stat_cache::{self, StatCache};
 
 pub(crate) use entry::ContentReader;
 pub use entry::{Entry, Kind};
 pub use select::{Selection, Source};
-use stat_cache::StatCache;
 pub use walk::{Found, Listing};
 
 /// What a folder holds, sorted by path.
@@ -132,7 +133,7 @@ impl Context {
     /// Opens the folder `root`. Digests of its files are remembered in `cache_file`, which is rewritten
     /// when the context is dropped; losing that file costs time only.
     pub fn open(root: &Path, rules: IgnoreFile, cache_file: Option<&Path>) -> Result<Self, Error> {
-        let root_fd = walk::open_root(root).map_err(|source| Error::Io {
+        let root_fd = open_root(root).map_err(|source| Error::Io {
             action: "open the folder",
             path: root.to_owned(),
             source: source.into(),

@@ -7,6 +7,7 @@ pub mod csv;
 pub mod digest;
 pub mod dockerfile;
 pub mod dockerignore;
+pub mod gitignore;
 pub mod glob;
 pub mod gpus;
 pub mod image;

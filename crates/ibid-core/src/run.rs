@@ -26,6 +26,9 @@ pub use tmpfs::Tmpfs;
 pub use ulimit::Ulimit;
 pub use volume::Volume;
 
+/// Name of the folder in a project that holds the records of its runs. It is no part of a build's context.
+pub const LEDGER_FOLDER: &str = ".ibid";
+
 /// One execution of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSpec {
@@ -43,6 +46,8 @@ pub struct RunSpec {
     pub outputs: Vec<String>,
     /// Inputs that are mounted read-only, relative to the project.
     pub data: Vec<String>,
+    /// What of a mounted codebase cannot be changed from inside though the rest can, relative to the project: its ledger.
+    pub protected: Vec<String>,
     /// Variables that win over the image's.
     pub env: Vec<(String, String)>,
     /// True when a terminal is to be made for the program.

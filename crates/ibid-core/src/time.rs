@@ -12,6 +12,13 @@ pub fn rfc3339(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// Writes `milliseconds` since 1970 as `2020-01-01T00:00:00.000Z`.
+pub fn rfc3339_millis(milliseconds: i64) -> String {
+    let mut text = rfc3339(milliseconds.div_euclid(1000));
+    text.truncate(text.len() - 1);
+    format!("{text}.{:03}Z", milliseconds.rem_euclid(1000))
+}
+
 /// The Gregorian date of a day counted from 1970-01-01. Years are counted from March, so that the leap
 /// day is the last of its year; eras are 400 years.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
@@ -39,5 +46,7 @@ mod tests {
         check(951_782_400, "2000-02-29T00:00:00Z");
         check(4_107_542_400, "2100-03-01T00:00:00Z");
         check(-1, "1969-12-31T23:59:59Z");
+        assert_eq!(rfc3339_millis(951_782_399_007), "2000-02-28T23:59:59.007Z");
+        assert_eq!(rfc3339_millis(-1), "1969-12-31T23:59:59.999Z");
     }
 }

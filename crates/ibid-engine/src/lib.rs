@@ -4,3 +4,4 @@ mod container;
 pub mod hidden;
 pub mod identity;
 pub mod native;
+pub mod relay;

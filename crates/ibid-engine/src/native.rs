@@ -8,11 +8,14 @@ use ibid_core::image::ContainerConfig;
 use ibid_core::run::{Command, Mode, Network, RunSpec};
 use ibid_core::user::UnknownUser;
 use ibid_sandbox::trust::HostTrust;
-use ibid_sandbox::{ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Upper};
+use ibid_sandbox::{
+    Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Upper, Usage,
+};
 use ibid_store::{Found, MergedView, Scratch, Store};
 
 use crate::container;
 use crate::identity::{self, HostUser, Identity};
+use crate::relay::{self, Relay};
 
 /// Largest `passwd` or `group` that is read, bytes.
 const USER_FILE_BYTES_MAX: u64 = 16 << 20;
@@ -46,6 +49,12 @@ pub enum Error {
         /// The place.
         target: String,
     },
+    /// What the program writes cannot be passed on.
+    #[error("cannot pass on what the program writes")]
+    Relay {
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// A file or folder could not be read or made.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -58,8 +67,34 @@ pub enum Error {
     },
 }
 
-/// Executes a run to its end. The container is gone when this returns.
-pub fn run(store: &Store, spec: &RunSpec, host: &HostUser, trust: &HostTrust) -> Result<ExitStatus, Error> {
+/// Who wants to know of a run.
+pub struct Watch<'a> {
+    /// Called when the container is made, right before its program starts.
+    pub before_program: &'a mut dyn FnMut(&Spec),
+    /// Hears what the program writes.
+    pub listener: relay::Listener<'a>,
+}
+
+/// How a run went.
+#[derive(Debug)]
+pub struct Ended {
+    /// How its program ended.
+    pub status: ExitStatus,
+    /// What its processes took, where that is known.
+    pub usage: Option<Usage>,
+    /// Streams of this process that did not take all that the program wrote.
+    pub unwritten: Vec<(relay::Stream, std::io::Error)>,
+}
+
+/// Executes a run to its end. Nothing runs in the container when this returns. Without a watch, the program writes to this
+/// process's own streams.
+pub fn run(
+    store: &Store,
+    spec: &RunSpec,
+    host: &HostUser,
+    trust: &HostTrust,
+    watch: Option<Watch<'_>>,
+) -> Result<Ended, Error> {
     let image = store.image(&spec.image)?;
     let lowers = store.lowers(&image.rootfs.diff_ids);
     let view = MergedView::new(lowers.clone());
@@ -95,10 +130,40 @@ pub fn run(store: &Store, spec: &RunSpec, host: &HostUser, trust: &HostTrust) ->
         groups: identity.user.groups,
         hostname: hostname(spec).to_owned(),
         terminal: spec.terminal,
+        waits: watch.is_some(),
         ..Spec::new(Rootfs::Overlay(root), argv)
     };
     container::apply(&mut sandbox, &spec.options, host);
-    Ok(ibid_sandbox::run(&sandbox, Stdio::default())?)
+    match watch {
+        Some(watch) => run_watched(&sandbox, watch),
+        None => {
+            let (status, usage) =
+                ibid_sandbox::run_attended(&sandbox, Stdio::default(), Attendance::default())?;
+            Ok(Ended { status, usage, unwritten: Vec::new() })
+        }
+    }
+}
+
+fn run_watched(sandbox: &Spec, watch: Watch<'_>) -> Result<Ended, Error> {
+    let Watch { before_program, listener } = watch;
+    let mut before_program = || before_program(sandbox);
+    let mut on_terminal = |bytes: &[u8]| listener(relay::Stream::Stdout, bytes);
+    let attendance =
+        Attendance { before_program: Some(&mut before_program), on_terminal: Some(&mut on_terminal) };
+    if sandbox.terminal {
+        let (status, usage) = ibid_sandbox::run_attended(sandbox, Stdio::default(), attendance)?;
+        return Ok(Ended { status, usage, unwritten: Vec::new() });
+    }
+    let failed = |source| Error::Relay { source };
+    let (relay, [stdout, stderr]) = Relay::new((sandbox.uid, sandbox.gid)).map_err(failed)?;
+    std::thread::scope(|scope| {
+        let passing = relay.start(scope, listener).map_err(failed)?;
+        let stdio = Stdio { stdin: None, stdout: Some(stdout), stderr: Some(stderr) };
+        let result = ibid_sandbox::run_attended(sandbox, stdio, attendance);
+        let unwritten = passing.finish();
+        let (status, usage) = result?;
+        Ok(Ended { status, usage, unwritten })
+    })
 }
 
 /// The program and its arguments.
@@ -230,6 +295,11 @@ fn mounts(
     for data in &spec.data {
         if spec.project.join(data).exists() {
             bind(data, true)?;
+        }
+    }
+    if spec.code.mode == Mode::Mounted {
+        for path in &spec.protected {
+            bind(path, true)?;
         }
     }
     mounts.extend(container::kept(spec, view)?);

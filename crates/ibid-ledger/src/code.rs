@@ -146,19 +146,32 @@ const REPOSITORY_VARIABLES: [&str; 9] = [
 ];
 
 fn git_status(folder: &Path, top: &Path, without: &[PathBuf]) -> io::Result<Output> {
-    let mut git = Command::new("git");
-    git.args(["--no-optional-locks", "status", "--porcelain=v2", "-z", "--branch"])
+    let mut git = git(folder, top)?;
+    git.args(["status", "--porcelain=v2", "-z", "--branch"])
         // What the user's settings would hide is still code that ran.
-        .args(["--untracked-files=all", "--ignore-submodules=none", "--ignored=matching", "--no-renames"])
-        .args(["--", "."])
-        .args(without.iter().map(|path| {
-            let mut exclusion = OsString::from(":(exclude,literal)");
-            exclusion.push(path);
-            exclusion
-        }))
-        .current_dir(folder)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null());
+        .args(["--untracked-files=all", "--ignore-submodules=none", "--ignored=matching", "--no-renames"]);
+    only(&mut git, without).output()
+}
+
+/// The names that a repository tracks, each ended by a zero; none when git does not tell.
+pub(crate) fn tracked(top: &Path) -> Option<Vec<u8>> {
+    let output = git(top, top).and_then(|mut git| git.args(["ls-files", "-z"]).output()).ok()?;
+    output.status.success().then_some(output.stdout)
+}
+
+/// Restricts a command to its folder, less what holds no code.
+fn only<'a>(git: &'a mut Command, without: &[PathBuf]) -> &'a mut Command {
+    git.args(["--", "."]).args(without.iter().map(|path| {
+        let mut exclusion = OsString::from(":(exclude,literal)");
+        exclusion.push(path);
+        exclusion
+    }))
+}
+
+/// `git` in a folder of the repository at `top`, with the rights of who owns that.
+fn git(folder: &Path, top: &Path) -> io::Result<Command> {
+    let mut git = Command::new("git");
+    git.arg("--no-optional-locks").current_dir(folder).env("LC_ALL", "C").stdin(Stdio::null());
     for variable in REPOSITORY_VARIABLES {
         git.env_remove(variable);
     }
@@ -167,7 +180,7 @@ fn git_status(folder: &Path, top: &Path, without: &[PathBuf]) -> io::Result<Outp
         // The settings of root are not theirs.
         git.uid(owner.uid()).gid(owner.gid()).env_remove("HOME").env_remove("XDG_CONFIG_HOME");
     }
-    git.output()
+    Ok(git)
 }
 
 enum Status {

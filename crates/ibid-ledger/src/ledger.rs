@@ -3,12 +3,15 @@
 //! ```text
 //! .ibid/.gitignore             `*`
 //! .ibid/runs/<id>/start.json   what was known when the run started (a Record with status `running`)
-//! .ibid/runs/<id>/record.json  the Record; written once, when the run has ended
+//! .ibid/runs/<id>/ended.json   the same with how the program ended, until its outputs are digested
+//! .ibid/runs/<id>/record.json  the Record; written once, when everything is known
+//! .ibid/runs/<id>/alive        while the run is recorded: by whom (see `recording`, also for what else is there meanwhile)
 //! .ibid/runs/<id>/log          what the program wrote (see `log`)
 //! .ibid/runs/<id>/metrics.jsonl  every value of each metric: {"name", "step", "value", "time"}
 //! .ibid/runs/<id>/marks.json   what people add later: tags and notes
 //! .ibid/removed/<id>/          runs that `ibid rm` took away, for `ibid restore`
-//! .ibid/objects/               contents of snapshots (see `snapshot`)
+//! .ibid/objects/               contents of snapshots (see `objects`)
+//! .ibid/files                  what the project's files held when they were last read; can be lost
 //! ```
 //!
 //! Files are written under a temporary name, synced and renamed; two processes never write the same run.
@@ -17,14 +20,16 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use ibid_core::digest::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::record::{Record, SCHEMA};
+use crate::alive;
+use crate::record::{Record, SCHEMA, Status};
 use crate::run_id::RunId;
 
 /// Name of the ledger's folder in the project.
-pub const FOLDER: &str = ".ibid";
+pub use ibid_core::run::LEDGER_FOLDER as FOLDER;
 
 /// The ledger of one project.
 #[derive(Debug, Clone)]
@@ -52,6 +57,30 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A content that a snapshot or a record refers to is not there.
+    #[error("the content {digest} is missing from {}", folder.display())]
+    MissingObject {
+        /// Its digest.
+        digest: Digest,
+        /// The folder of contents.
+        folder: PathBuf,
+    },
+    /// A content is not what it was when it was stored.
+    #[error("the content {digest} in {} is damaged: {reason}", path.display())]
+    DamagedObject {
+        /// Its digest.
+        digest: Digest,
+        /// The file that holds it.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the project kept changing while it was read.
+    #[error("{} keeps changing", path.display())]
+    Changing {
+        /// The file.
+        path: PathBuf,
     },
     /// A file of the ledger was written by a newer ibid.
     #[error("{} is of version {version}, and this ibid knows up to {SCHEMA}", path.display())]
@@ -85,7 +114,37 @@ impl Ledger {
         }
         let runs = self.folder.join("runs");
         fs::create_dir_all(&runs).map_err(io("make the folder", &runs))?;
-        write(&ignore, b"*\n")
+        write(&ignore, b"*\n")?;
+        [&self.folder, &runs, &ignore].into_iter().try_for_each(|path| self.give(path))
+    }
+
+    /// Gives what root made in the ledger to whom the project belongs.
+    pub fn give(&self, path: &Path) -> Result<(), Error> {
+        match self.other_owner()? {
+            Some(owner) => ibid_sys::owner::change_path(path, owner)
+                .map_err(|errno| io("set the owner of", path)(errno.into())),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Self::give`], an open file.
+    pub(crate) fn give_file(&self, file: &fs::File) -> Result<(), Error> {
+        match self.other_owner()? {
+            Some(owner) => ibid_sys::owner::change(file, owner)
+                .map_err(|errno| io("set the owner of a file in", &self.folder)(errno.into())),
+            None => Ok(()),
+        }
+    }
+
+    /// The project's owner, when this process is root and root is not the one.
+    fn other_owner(&self) -> Result<Option<ibid_sys::owner::Owner>, Error> {
+        use std::os::unix::fs::MetadataExt as _;
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let project = self.folder.parent().unwrap_or(Path::new("/"));
+        let metadata = fs::metadata(project).map_err(io("read", project))?;
+        Ok(Some((metadata.uid(), metadata.gid())).filter(|(uid, gid)| *uid != 0 || *gid != 0))
     }
 
     /// Where everything of a run is.
@@ -114,16 +173,33 @@ impl Ledger {
         Ok(RunId::resolve(text, self.ids()?)?)
     }
 
-    /// What is recorded of a run: at its end, or else what was known at its start.
+    /// What is recorded of a run: at its end, or else what is known so far. A run that nobody records any more and whose end nobody
+    /// saw is [`Status::Lost`].
     pub fn read(&self, id: RunId) -> Result<Record, Error> {
         let folder = self.run_folder(id);
-        let record = folder.join("record.json");
-        match read_record(&record) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                read_record(&folder.join("start.json"))
-            }
-            result => result,
+        let is_missing = |result: &Result<Record, Error>| matches!(result, Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound);
+        let record = read_record(&folder.join("record.json"));
+        if !is_missing(&record) {
+            return record;
         }
+        let is_recorded = alive::is_held(&folder);
+        let mut early = read_record(&folder.join("ended.json"));
+        if is_missing(&early) {
+            early = read_record(&folder.join("start.json"));
+        }
+        // It may have ended since the first look.
+        let record = read_record(&folder.join("record.json"));
+        if !is_missing(&record) {
+            return record;
+        }
+        let mut early = early?;
+        if !is_recorded {
+            match early.status {
+                Status::Running => early.status = Status::Lost,
+                _ => early.warnings.push(CUT_SHORT.to_owned()),
+            }
+        }
+        Ok(early)
     }
 }
 
@@ -155,19 +231,42 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
         .map_err(|error| Error::Damaged { path: path.to_owned(), reason: error.to_string() })
 }
 
-/// Writes any JSON file of the ledger so that it is there whole or not at all.
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+/// What is said of a run whose ibid was ended after its program.
+const CUT_SHORT: &str =
+    "ibid ended before it had looked at the outputs: they and the metrics are not recorded";
+
+/// As [`write_json`], in a folder of this process alone or of a file that another replaces soon: nothing is waited for.
+pub(crate) fn write_unsynced(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let temporary = temporary(path);
+    let result = fs::write(&temporary, json(path, value)?).and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result.map_err(io("write", path))
+}
+
+fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, Error> {
     let mut text = serde_json::to_vec_pretty(value)
         .map_err(|error| Error::Damaged { path: path.to_owned(), reason: error.to_string() })?;
     text.push(b'\n');
-    write(path, &text)
+    Ok(text)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().expect("a file of the ledger has a name").to_string_lossy();
+    // Another thread, or a process with this number on another machine, may write the same file.
+    let drawn = RunId::random().map_or_else(|_| std::process::id().to_string(), |drawn| drawn.to_string());
+    path.with_file_name(format!(".{name}.{drawn}"))
+}
+
+/// Writes any JSON file of the ledger so that it is there whole or not at all.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    write(path, &json(path, value)?)
 }
 
 /// Writes a file so that it is there whole or not at all, also after a power cut.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let folder = path.parent().expect("a file of the ledger is in a folder");
-    let name = path.file_name().expect("a file of the ledger has a name").to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+    let temporary = temporary(path);
     let result = fs::File::create(&temporary)
         .and_then(|mut file| {
             file.write_all(content)?;

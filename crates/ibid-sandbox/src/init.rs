@@ -83,6 +83,9 @@ fn end(socket: &Socket, status: ExitStatus) -> ! {
     if send(-1, Signal::KILL.as_raw()).is_ok() {
         while let Ok(_) | Err(Errno::INTR) = wait(WaitOptions::empty()) {}
     }
+    if let Ok(ibid_sys::usage::Usage { peak_memory, cpu_micros }) = ibid_sys::usage::of_children() {
+        let _starter_may_be_dead = socket.send(&Report::Usage { peak_memory, cpu_micros }, None);
+    }
     let _starter_may_be_dead = socket.send(&Report::of(status), None);
     exit_now(0)
 }

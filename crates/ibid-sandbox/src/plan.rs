@@ -163,10 +163,10 @@ pub(crate) struct Process {
     pub(crate) system_calls: Calls,
     /// Limits by the kernel's numbers: what holds, and what it can be raised to. [`u64::MAX`] is no limit.
     pub(crate) rlimits: Vec<(u8, u64, u64)>,
-    /// Whether the starter has something to do for it before it starts.
-    pub(crate) waits: bool,
     /// What becomes of its calls about owners and ids.
     pub(crate) owners: Owners,
+    /// Whether the starter has something to do for it before it starts.
+    pub(crate) waits: bool,
     pub(crate) terminal: Option<Terminal>,
 }
 
@@ -511,8 +511,8 @@ fn process(spec: &Spec, facts: Facts) -> Result<Process, Error> {
             .iter()
             .map(|limit| (limit.resource, limit.soft.unwrap_or(u64::MAX), limit.hard.unwrap_or(u64::MAX)))
             .collect(),
-        waits: spec.limits.any() || matches!(spec.network, Network::Private(_)),
         owners: if facts.only_id && spec.keeps_owners { Owners::Remembered } else { Owners::Kernel },
+        waits: spec.waits || spec.limits.any() || matches!(spec.network, Network::Private(_)),
         terminal: spec.terminal.then(|| {
             let (rows, columns) = facts.terminal_size.unwrap_or((24, 80));
             Terminal { rows, columns }

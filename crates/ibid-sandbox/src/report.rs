@@ -21,6 +21,13 @@ pub(crate) enum Report {
     Started,
     /// It never will.
     Failed(Failure),
+    /// What all processes took; how the program ended follows.
+    Usage {
+        /// See [`crate::Usage`].
+        peak_memory: u64,
+        /// See [`crate::Usage`].
+        cpu_micros: u64,
+    },
     /// It left with this code, and nothing else runs in the container.
     Code(u8),
     /// A signal ended it, and nothing else runs in the container.

@@ -38,6 +38,24 @@ pub struct Stdio {
     pub stderr: Option<OwnedFd>,
 }
 
+/// What its starter does for a container.
+#[derive(Default)]
+pub struct Attendance<'a> {
+    /// Called when the container is made, right before its program starts, if [`Spec::waits`].
+    pub before_program: Option<&'a mut dyn FnMut()>,
+    /// Called with what the program writes to its terminal, before that is shown.
+    pub on_terminal: Option<&'a mut dyn FnMut(&[u8])>,
+}
+
+/// What the processes of a container took together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Most memory that one of them had at a time, bytes.
+    pub peak_memory: u64,
+    /// Time of processors, microseconds.
+    pub cpu_micros: u64,
+}
+
 /// A started container. Dropping it kills everything inside and waits for that.
 #[derive(Debug)]
 pub struct Running {
@@ -49,6 +67,7 @@ pub struct Running {
     network: Option<network::Joined>,
     /// What limits it. Gone when the first process is.
     group: Option<cgroup::Group>,
+    usage: Option<Usage>,
     waited: bool,
 }
 
@@ -103,6 +122,10 @@ fn setup(step: &'static str) -> impl FnOnce(Errno) -> Error {
 
 /// Starts a container and returns once its program is executing.
 pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
+    spawn_after(spec, stdio, &mut || ())
+}
+
+fn spawn_after(spec: &Spec, stdio: Stdio, before_program: &mut dyn FnMut()) -> Result<Running, Error> {
     let facts = Facts {
         uid: rustix::process::geteuid().as_raw(),
         user_namespace: userns::inside(),
@@ -174,6 +197,7 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
         owners: None,
         network: None,
         group,
+        usage: None,
         waited: false,
     };
     let is_nested = known_as.is_some() || within.is_some();
@@ -186,7 +210,9 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
                 if let (Network::Private(ports), Some(pasta)) = (&spec.network, &pasta) {
                     running.network = Some(network::join(pasta, running.id(), is_nested, ports)?);
                 }
-                running.shared.socket.give_leave().map_err(setup("start the program"))?;
+                before_program();
+                // One that cannot be told has ended, which the next report says.
+                let _ended = running.shared.socket.give_leave();
             }
             Ok(Some((Report::Listening, Some(listener)))) => {
                 running.owners = Some(owners::answer(listener.into(), spec)?);
@@ -209,15 +235,26 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
 /// It returns as soon as nothing runs in the container. Its mounts last a moment longer; who needs the upper folder
 /// for another mount right away takes [`spawn`] and [`Running::attend`].
 pub fn run(spec: &Spec, stdio: Stdio) -> Result<ExitStatus, Error> {
+    run_attended(spec, stdio, Attendance::default()).map(|(status, _)| status)
+}
+
+/// As [`run`], doing meanwhile what `attendance` asks for; also says what the container's processes took, where that is known.
+pub fn run_attended(
+    spec: &Spec,
+    stdio: Stdio,
+    attendance: Attendance<'_>,
+) -> Result<(ExitStatus, Option<Usage>), Error> {
     let signals = terminal::catch_signals()?;
-    let mut running = spawn(spec, stdio)?;
-    let status = running.attend_program(signals)?;
+    let Attendance { before_program, on_terminal } = attendance;
+    let mut running = spawn_after(spec, stdio, before_program.unwrap_or(&mut || ()))?;
+    let status = running.attend_program(signals, on_terminal.unwrap_or(&mut |_| ()))?;
+    let usage = running.usage;
     match running.group.is_some() || running.network.is_some() {
         // What it was in can only be removed when it is gone.
         true => drop(running.reap()),
         false => running.leave(),
     }
-    Ok(status)
+    Ok((status, usage))
 }
 
 /// First processes that have reported their program's end and are on their way out. Whoever starts the next
@@ -332,6 +369,9 @@ impl Running {
             match self.shared.socket.receive() {
                 Ok(Some((Report::Code(code), _))) => return Ok(ExitStatus::Code(code)),
                 Ok(Some((Report::Signal(signal), _))) => return Ok(ExitStatus::Signal(signal)),
+                Ok(Some((Report::Usage { peak_memory, cpu_micros }, _))) => {
+                    self.usage = Some(Usage { peak_memory, cpu_micros });
+                }
                 Ok(Some((Report::Waiting | Report::Listening | Report::Started | Report::Failed(_), _))) => {}
                 Ok(None) | Err(_) => return Err(self.lost()),
             }
@@ -342,14 +382,18 @@ impl Running {
     /// when it has a terminal, joins that with this process's own standard input and output. Several
     /// containers can be attended at once, by a thread each; then all get the signals.
     pub fn attend(mut self) -> Result<ExitStatus, Error> {
-        let status = self.attend_program(terminal::catch_signals()?)?;
+        let status = self.attend_program(terminal::catch_signals()?, &mut |_| ())?;
         self.reap();
         Ok(status)
     }
 
-    fn attend_program(&mut self, signals: Catcher) -> Result<ExitStatus, Error> {
+    fn attend_program(
+        &mut self,
+        signals: Catcher,
+        on_terminal: &mut dyn FnMut(&[u8]),
+    ) -> Result<ExitStatus, Error> {
         let terminal = self.terminal.take();
-        terminal::attend(&self.handle(), &self.shared.socket, signals, terminal)?;
+        terminal::attend(&self.handle(), &self.shared.socket, signals, terminal, on_terminal)?;
         self.wait_for_program()
     }
 

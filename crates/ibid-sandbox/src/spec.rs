@@ -34,6 +34,8 @@ pub struct Spec {
     pub network: Network,
     /// Gives the program a terminal of its own; the other end is [`crate::Running::take_terminal`].
     pub terminal: bool,
+    /// Whether the program starts only when the starter has done what comes right before: see [`crate::Attendance`].
+    pub waits: bool,
     /// Size of `/dev/shm`, bytes. None means half of the machine's memory.
     pub shm_bytes: Option<u64>,
     /// File mode creation mask.
@@ -75,6 +77,7 @@ impl Spec {
             hostname: "ibid".to_owned(),
             network: Network::Host,
             terminal: false,
+            waits: false,
             shm_bytes: None,
             umask: 0o022,
             keeps_owners: false,
@@ -293,6 +296,18 @@ impl ExitStatus {
         match self {
             Self::Code(code) => code,
             Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        }
+    }
+}
+
+impl ExitStatus {
+    /// The signal that ended it, such as `SIGKILL`; its number where that has no name.
+    pub fn signal_text(&self) -> Option<String> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => {
+                Some(signal_name(*signal).map_or_else(|| signal.to_string(), str::to_owned))
+            }
         }
     }
 }

@@ -46,6 +46,7 @@ pub(crate) fn attend(
     socket: &Socket,
     signals: Catcher,
     terminal: Option<OwnedFd>,
+    on_output: &mut dyn FnMut(&[u8]),
 ) -> Result<(), Error> {
     let mut session = match terminal {
         Some(terminal) => Some(Session::start(terminal).map_err(failed("prepare the terminal"))?),
@@ -73,7 +74,7 @@ pub(crate) fn attend(
         }
         if let Some(session) = &mut session {
             if events.get(2).is_some_and(|events| !events.is_empty()) {
-                session.output();
+                session.output(on_output);
             }
             if events.get(3).is_some_and(|events| !events.is_empty()) {
                 session.input();
@@ -83,7 +84,7 @@ pub(crate) fn attend(
         if events[1].intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             // The report stays in the socket for who waits. What the program wrote last comes first.
             if let Some(session) = &mut session {
-                session.output();
+                session.output(on_output);
             }
             return Ok(());
         }
@@ -201,12 +202,15 @@ impl Session {
     }
 
     /// Shows all that the program has written so far.
-    fn output(&mut self) {
+    fn output(&mut self, on_output: &mut dyn FnMut(&[u8])) {
         let mut buffer = [0; 16384];
         loop {
             match rustix::io::read(&self.program, &mut buffer) {
                 Ok(0) | Err(Errno::IO | Errno::AGAIN) => return,
-                Ok(read) => show(stdout(), &buffer[..read]),
+                Ok(read) => {
+                    on_output(&buffer[..read]);
+                    show(stdout(), &buffer[..read]);
+                }
                 Err(Errno::INTR) => {}
                 Err(_) => return,
             }

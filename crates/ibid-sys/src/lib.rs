@@ -12,6 +12,7 @@ pub mod network;
 pub mod owner;
 pub mod seccomp;
 pub mod signal;
+pub mod usage;
 
 pub use rustix::io::Errno;
 

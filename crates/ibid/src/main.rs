@@ -17,7 +17,10 @@ mod lock;
 mod lock_mode;
 mod near_option;
 mod new_files;
+mod output_folders;
 mod project;
+mod pushed_names;
+mod recorded_run;
 mod registries;
 mod report;
 mod run_options;
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Build(build) => commands::build::main(&ui, &cli, build),
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
+        Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),
         Command::Gc(gc) => commands::gc::main(&ui, gc),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),

@@ -34,6 +34,8 @@ pub struct Project {
     pub outputs: Vec<String>,
     /// `[run] data`, relative to the root.
     pub data: Vec<String>,
+    /// `[run] data_digest`: whether the content of data inputs is digested for each record.
+    pub data_digest: bool,
     /// `[run] env`
     pub env: BTreeMap<String, String>,
     /// `[run] gpus`
@@ -161,11 +163,13 @@ impl Project {
             }
         }
         let (mut outputs, mut data, mut env, mut gpus) = (Vec::new(), Vec::new(), BTreeMap::new(), None);
+        let mut data_digest = false;
         if let Some(run) = top.table("run")? {
-            run.only(&["outputs", "data", "env", "gpus"])?;
+            run.only(&["outputs", "data", "data_digest", "env", "gpus"])?;
             gpus = run.gpus("gpus")?;
             outputs = run.inner_paths("outputs")?;
             data = run.inner_paths("data")?;
+            data_digest = run.flag("data_digest")?;
             env = run.text_map("env")?;
         }
         let mut bases = BTreeMap::new();
@@ -200,6 +204,7 @@ impl Project {
             keep,
             outputs,
             data,
+            data_digest,
             env,
             gpus,
             bases,
@@ -279,6 +284,12 @@ impl<'a> Table<'a> {
             Some(text) => Ok(Some(text.to_owned())),
             None => Err(self.wrong(key, "expected a string")),
         }
+    }
+
+    /// False when it is not there.
+    fn flag(&self, key: &str) -> Result<bool, Error> {
+        let Some(item) = self.table.get(key) else { return Ok(false) };
+        item.as_bool().ok_or_else(|| self.wrong(key, "expected true or false"))
     }
 
     fn text_list(&self, key: &str) -> Result<Vec<String>, Error> {
@@ -416,6 +427,7 @@ keep = ["venv", "./pkg/_fast.so"]
 [run]
 outputs = ["output", "./plots/"]
 data = ["data"]
+data_digest = true
 env = { CUBLAS_WORKSPACE_CONFIG = ":4096:8" }
 gpus = 2
 [base."debian:bookworm-slim"]
@@ -432,6 +444,7 @@ packages = ["ca-certificates"]
         assert_eq!(project.keep, ["venv", "pkg/_fast.so"]);
         assert_eq!(project.outputs, ["output", "plots"]);
         assert_eq!(project.gpus, Some(GpuRequest::Count(2)));
+        assert!(project.data_digest);
         assert_eq!(project.bases["debian:bookworm-slim"].packages, ["ca-certificates"]);
     }
 
@@ -442,7 +455,7 @@ packages = ["ca-certificates"]
         check("\n[run]\noutput = []", "3: unknown key `output` in [run] (did you mean `outputs`?)");
         check(
             "[run]\nzzz = 1",
-            "2: unknown key `zzz` in [run] (known keys in [run]: outputs, data, env, gpus)",
+            "2: unknown key `zzz` in [run] (known keys in [run]: outputs, data, data_digest, env, gpus)",
         );
         check(
             "[run]\ngpus = true",

@@ -7,9 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rustix::fs::{FileType, OFlags, Stat};
+use ibid_files::beneath::open_beneath;
+use ibid_files::stamp::Stamp;
+use rustix::fs::{FileType, OFlags};
 
-use super::{Context, Error, walk};
+use super::{Context, Error};
 
 /// A path of a context.
 #[derive(Debug)]
@@ -46,30 +48,6 @@ pub(super) struct Content {
     /// BLAKE3.
     pub(super) hash: [u8; 32],
     pub(super) size: u64,
-}
-
-/// What changes when a file changes. Times in nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub(super) size: u64,
-    pub(super) modified_ns: i64,
-    pub(super) changed_ns: i64,
-    pub(super) inode: u64,
-    pub(super) device: u64,
-}
-
-impl Stamp {
-    pub(super) fn of(stat: &Stat) -> Self {
-        // Years beyond what 64 bits hold wrap around: a stamp is only compared.
-        let nanoseconds = |s: i64, ns: u64| s.wrapping_mul(1_000_000_000).wrapping_add(ns as i64);
-        Self {
-            size: stat.st_size as u64,
-            modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
-            changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
-            inode: stat.st_ino,
-            device: stat.st_dev,
-        }
-    }
 }
 
 impl Entry {
@@ -134,7 +112,7 @@ impl Context {
             errno => Error::Io { action: "read", path: self.path_of(entry), source: errno.into() },
         };
         // Should a pipe have taken the file's place, opening it must not wait for a writer.
-        let fd = walk::open_beneath(&self.root_fd, entry.path_bytes(), OFlags::RDONLY | OFlags::NONBLOCK)
+        let fd = open_beneath(&self.root_fd, entry.path_bytes(), OFlags::RDONLY | OFlags::NONBLOCK)
             .map_err(failed)?;
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {

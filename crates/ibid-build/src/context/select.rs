@@ -18,10 +18,11 @@ use std::sync::Arc;
 
 use ibid_core::dockerignore::Ignore;
 use ibid_core::glob::Glob;
+use ibid_files::beneath::open_beneath;
+use ibid_files::stamp::Stamp;
 use rustix::fs::{AtFlags, OFlags, RawDir};
 use rustix::io::Errno;
 
-use super::entry::Stamp;
 use super::{Context, Entry, Error, Kind, walk};
 
 /// What the sources of one `COPY` are.
@@ -317,7 +318,7 @@ fn entry(context: &Context, path: &[u8]) -> Result<Option<Entry>, Error> {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (&path[..0], path),
     };
-    let fd = match walk::open_beneath(&context.root_fd, folder, OFlags::PATH | OFlags::DIRECTORY) {
+    let fd = match open_beneath(&context.root_fd, folder, OFlags::PATH | OFlags::DIRECTORY) {
         Ok(fd) => fd,
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         Err(errno) => return Err(failed(errno)),
@@ -419,7 +420,7 @@ fn match_below(
 /// The sorted names in a folder; none when it is no folder.
 fn names(context: &Context, folder: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
     let failed = |errno| walk::error(context, "list the folder", folder, errno);
-    let fd = match walk::open_beneath(&context.root_fd, folder, OFlags::RDONLY | OFlags::DIRECTORY) {
+    let fd = match open_beneath(&context.root_fd, folder, OFlags::RDONLY | OFlags::DIRECTORY) {
         Ok(fd) => fd,
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Vec::new()),
         Err(errno) => return Err(failed(errno)),

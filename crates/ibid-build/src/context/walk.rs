@@ -3,16 +3,18 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::path::PathBuf;
 
 use ibid_core::dockerignore::Verdict;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use ibid_core::run::LEDGER_FOLDER;
+use ibid_files::beneath::open_beneath;
+use ibid_files::parallel;
+use ibid_files::stamp::Stamp;
+use rustix::fs::{AtFlags, FileType, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
-use super::entry::Stamp;
 use super::{Context, Entry, Error, Kind};
 
 /// Everything in a context, kept and dropped.
@@ -37,31 +39,6 @@ pub struct Found {
     pub kept: bool,
     /// The line of the ignore file that decided; none when no rule matches.
     pub rule: Option<usize>,
-}
-
-/// As many as it takes to keep one disk busy: more threads wait for the same locks in the kernel.
-const THREADS_MAX: usize = 4;
-
-pub(super) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX))
-}
-
-pub(super) fn open_root(root: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Opens `path`, relative to the root, through no link.
-pub(super) fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-    let path: &[u8] = if path.is_empty() { b"." } else { path };
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    loop {
-        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
-            // The kernel says so when a rename elsewhere kept it from being sure.
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            result => return result,
-        }
-    }
 }
 
 /// What is kept below a folder of the context, sorted by path.
@@ -112,63 +89,18 @@ pub(super) fn listing(context: &Context) -> Result<Listing, Error> {
     })
 }
 
-/// Folders still to be listed, shared by the threads.
-struct Queue {
-    pending: Vec<(Vec<u8>, Verdict)>,
-    /// Threads that are listing a folder and may add more.
-    busy: usize,
-    error: Option<Error>,
-}
-
 fn walk(context: &Context, folder: &[u8], with_dropped: bool) -> Result<Vec<Found>, Error> {
-    let verdict = context.rules.rules.verdict(folder);
-    let queue = Mutex::new(Queue { pending: vec![(folder.to_vec(), verdict)], busy: 0, error: None });
-    let changed = Condvar::new();
-    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
-    let work = || {
-        let mut found = Vec::new();
-        let mut lister = Lister { context, with_dropped, buffer: vec![MaybeUninit::uninit(); 32 * 1024] };
-        let mut subfolders = Vec::new();
-        let mut state = lock();
-        loop {
-            if state.error.is_some() {
-                return found;
-            }
-            let Some((path, verdict)) = state.pending.pop() else {
-                if state.busy == 0 {
-                    return found;
-                }
-                state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            state.busy += 1;
-            drop(state);
-            let result = lister.list(&path, verdict, &mut found, &mut subfolders);
-            state = lock();
-            state.busy -= 1;
-            if let Err(error) = result {
-                state.error.get_or_insert(error);
-            }
-            if !subfolders.is_empty() || state.busy == 0 {
-                state.pending.append(&mut subfolders);
-                changed.notify_all();
-            }
-        }
+    let lister = || Lister {
+        context,
+        with_dropped,
+        buffer: vec![MaybeUninit::uninit(); 32 * 1024],
+        found: Vec::new(),
     };
-    let mut found = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads()).map(|_| scope.spawn(work)).collect();
-        let mut found = work();
-        for other in others {
-            match other.join() {
-                Ok(more) => found.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        found
-    });
-    if let Some(error) = queue.into_inner().unwrap_or_else(PoisonError::into_inner).error {
-        return Err(error);
-    }
+    let first = (folder.to_vec(), context.rules.rules.verdict(folder));
+    let listers = parallel::each(first, lister, |lister, (folder, verdict), subfolders| {
+        lister.list(&folder, verdict, subfolders)
+    })?;
+    let mut found: Vec<Found> = listers.into_iter().flat_map(|lister| lister.found).collect();
     found.sort_unstable_by(|a, b| a.entry.path_bytes().cmp(b.entry.path_bytes()));
     keep_parents(&mut found);
     Ok(found)
@@ -203,15 +135,15 @@ struct Lister<'a> {
     context: &'a Context,
     with_dropped: bool,
     buffer: Vec<MaybeUninit<u8>>,
+    found: Vec<Found>,
 }
 
 impl Lister<'_> {
-    /// Adds what `folder` holds to `found`, and those of its folders that are to be listed to `subfolders`.
+    /// Adds what `folder` holds to what was found, and those of its folders that are to be listed to `subfolders`.
     fn list(
         &mut self,
         folder: &[u8],
         verdict: Verdict,
-        found: &mut Vec<Found>,
         subfolders: &mut Vec<(Vec<u8>, Verdict)>,
     ) -> Result<(), Error> {
         let rules = &self.context.rules.rules;
@@ -228,6 +160,13 @@ impl Lister<'_> {
             let name = name.map_err(failed)?;
             let (file_type, name) = (name.file_type(), name.file_name());
             if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            // What is recorded of runs changes with each run, and is nobody's code.
+            if name.to_bytes() == LEDGER_FOLDER.as_bytes()
+                && self.context.layers.is_none()
+                && matches!(file_type, FileType::Directory | FileType::Unknown)
+            {
                 continue;
             }
             let mut path = Vec::with_capacity(folder.len() + 1 + name.count_bytes());
@@ -251,7 +190,7 @@ impl Lister<'_> {
                 subfolders.push((path.clone(), own));
             }
             let entry = Entry::new(path.into(), kind, Stamp::of(&stat));
-            found.push(Found { entry, kept: !own.ignored, rule: own.rule });
+            self.found.push(Found { entry, kept: !own.ignored, rule: own.rule });
         }
         Ok(())
     }

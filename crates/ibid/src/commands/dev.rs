@@ -17,6 +17,7 @@ pub fn main(ui: &Ui, cli: &Cli, dev: &Dev) -> Result<u8, Failure> {
             options: &dev.options,
             shared: &dev.shared,
             command: Command::Shell,
+            recorded: None,
         },
     )
 }

@@ -12,6 +12,7 @@ pub mod init;
 pub mod inspect;
 pub mod load;
 pub mod login;
+pub mod logs;
 pub mod pull;
 pub mod push;
 pub mod rmi;

@@ -17,6 +17,7 @@ fn nasty() -> Project {
         keep: Vec::new(),
         code_mount: None,
         outputs: vec!["out put".to_owned(), "plots".to_owned()],
+        data_digest: false,
         data: vec!["da$ta".to_owned()],
         env: BTreeMap::from([("WORDS".to_owned(), "a, 'b' $c".to_owned())]),
         gpus: Some(GpuRequest::All),

@@ -1,8 +1,8 @@
-//! What files held when they were last read, so that a build reads only what has changed.
+//! What files held when they were last read, so that only what has changed is read.
 //!
 //! ```text
-//! "ibid-stat" version:u8 | count:u64 | records, sorted by path | BLAKE3 of all before
-//! record: path length:u32, path, size:u64, modified:i64, changed:i64, inode:u64, device:u64, BLAKE3
+//! magic:10 bytes | count:u64 | records, sorted by path | BLAKE3 of all before
+//! record: path length:u32, path, size:u64, modified:i64, changed:i64, inode:u64, device:u64, digest:32 bytes
 //! ```
 //! Little endian. A file that is missing, cut short, damaged or of another version is an empty cache. It is
 //! replaced as a whole by a rename: of two processes that write, the last one's stays.
@@ -14,17 +14,16 @@
 use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::entry::{Content, Stamp};
-use super::{Context, Entry, Error, Kind, Selection, walk};
+use crate::stamp::Stamp;
 
-/// The digests of files by path. Of one context.
-#[derive(Debug, Default)]
-pub(super) struct StatCache {
+/// The digests of files by path. Of one folder.
+#[derive(Debug)]
+pub struct StatCache {
+    magic: &'static Magic,
     bytes: Vec<u8>,
     /// Sorted by path. As read from the file.
     known: Vec<Record>,
@@ -41,7 +40,14 @@ struct Record {
     hash: [u8; 32],
 }
 
-const MAGIC: &[u8; 10] = b"ibid-stat\x01";
+/// How a cache starts: what its digests are, and the version of the format.
+pub type Magic = [u8; 10];
+
+/// A cache of BLAKE3 hashes.
+pub const BLAKE3: &Magic = b"ibid-stat\x01";
+/// A cache of SHA-256 digests.
+pub const SHA256: &Magic = b"ibid-sha2\x01";
+
 const HASH_BYTES: usize = 32;
 const STAMP_BYTES: usize = 40;
 
@@ -50,16 +56,23 @@ const STAMP_BYTES: usize = 40;
 const UNUSED_MAX: usize = 10_000;
 
 impl StatCache {
-    pub(super) fn load(file: &Path) -> Self {
-        fs::read(file).ok().and_then(Self::decode).unwrap_or_default()
+    /// One that knows nothing.
+    pub fn new(magic: &'static Magic) -> Self {
+        Self { magic, bytes: Vec::new(), known: Vec::new(), used: Vec::new(), learnt: Vec::new() }
     }
 
-    fn decode(bytes: Vec<u8>) -> Option<Self> {
+    /// Reads a cache; what is none of this kind is an empty one.
+    pub fn load(file: &Path, magic: &'static Magic) -> Self {
+        let read = fs::read(file).ok().and_then(|bytes| Self::decode(bytes, magic));
+        read.unwrap_or_else(|| Self::new(magic))
+    }
+
+    fn decode(bytes: Vec<u8>, magic: &'static Magic) -> Option<Self> {
         let body_end = bytes.len().checked_sub(HASH_BYTES)?;
-        if !bytes.starts_with(MAGIC) || blake3::hash(&bytes[..body_end]).as_bytes() != &bytes[body_end..] {
+        if !bytes.starts_with(magic) || blake3::hash(&bytes[..body_end]).as_bytes() != &bytes[body_end..] {
             return None;
         }
-        let mut at = MAGIC.len();
+        let mut at = magic.len();
         let mut take = |length: usize| {
             let range = at..at.checked_add(length).filter(|end| *end <= body_end)?;
             at = range.end;
@@ -78,12 +91,12 @@ impl StatCache {
             known.push(Record { path, stamp, hash });
         }
         let used = vec![false; known.len()];
-        Some(Self { bytes, known, used, learnt: Vec::new() })
+        Some(Self { magic, bytes, known, used, learnt: Vec::new() })
     }
 
     /// The hash of a file with this stamp. `cursor` is where to look first: that of the last look-up, as
     /// paths are mostly asked for in order.
-    fn look_up(&mut self, cursor: &mut usize, path: &[u8], stamp: Stamp) -> Option<[u8; 32]> {
+    pub fn look_up(&mut self, cursor: &mut usize, path: &[u8], stamp: Stamp) -> Option<[u8; 32]> {
         let path_of = |record: &Record| &self.bytes[record.path.clone()];
         if self.known.get(*cursor).is_none_or(|record| path_of(record) != path) {
             *cursor = self.known.binary_search_by(|record| path_of(record).cmp(path)).ok()?;
@@ -95,10 +108,15 @@ impl StatCache {
         (record.stamp == stamp).then_some(record.hash)
     }
 
-    /// Writes the cache if something was learnt.
-    pub(super) fn save(&mut self, file: &Path) -> io::Result<()> {
+    /// Remembers what a file holds. Only for one that [`is_settled`].
+    pub fn learn(&mut self, path: &[u8], stamp: Stamp, hash: [u8; 32]) {
+        self.learnt.push((path.into(), stamp, hash));
+    }
+
+    /// Writes the cache if something was learnt, and says whether it did.
+    pub fn save(&mut self, file: &Path) -> io::Result<bool> {
         if self.learnt.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let folder = file.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
@@ -106,7 +124,7 @@ impl StatCache {
         draft.write_all(&self.encode())?;
         draft.persist(file).map_err(|error| error.error)?;
         self.learnt.clear();
-        Ok(())
+        Ok(true)
     }
 
     fn encode(&mut self) -> Vec<u8> {
@@ -115,7 +133,7 @@ impl StatCache {
         let used = self.used.iter().filter(|used| **used).count();
         let keep_unused = self.known.len() - used <= used + UNUSED_MAX;
         let mut body = Vec::with_capacity(self.bytes.len() + self.learnt.len() * 160 + 64);
-        body.extend(MAGIC);
+        body.extend(self.magic);
         body.extend(0u64.to_le_bytes());
         let mut count = 0u64;
         let mut add = |path: &[u8], stamp: &Stamp, hash: &[u8; 32]| {
@@ -140,7 +158,7 @@ impl StatCache {
         for (new, stamp, hash) in learnt {
             add(new, stamp, hash);
         }
-        body[MAGIC.len()..MAGIC.len() + 8].copy_from_slice(&count.to_le_bytes());
+        body[self.magic.len()..self.magic.len() + 8].copy_from_slice(&count.to_le_bytes());
         let hash = blake3::hash(&body);
         body.extend(hash.as_bytes());
         body
@@ -179,9 +197,12 @@ fn decode_stamp(bytes: [u8; STAMP_BYTES]) -> Stamp {
 
 /// How a file system keeps time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Clock {
+pub enum Clock {
     /// This kernel's, in its own ticks.
-    Local { device: u64 },
+    Local {
+        /// The file system for which that is known.
+        device: u64,
+    },
     /// Unknown: another computer's perhaps, in steps of up to two seconds.
     Other,
 }
@@ -190,7 +211,8 @@ const TICK_NS: i64 = 50_000_000;
 const UNKNOWN_STEP_NS: i64 = 3_000_000_000;
 
 impl Clock {
-    fn of(context: &Context) -> Self {
+    /// That of the file system of an open folder.
+    pub fn of(folder: impl AsFd) -> Self {
         const EXT4: i64 = 0xef53;
         const XFS: i64 = 0x5846_5342;
         const BTRFS: i64 = 0x9123_683e;
@@ -199,8 +221,8 @@ impl Clock {
         const F2FS: i64 = 0xf2f5_2010;
         const ZFS: i64 = 0x2fc1_2fc1;
         #[allow(clippy::unnecessary_cast, reason = "the field type differs between architectures")]
-        let kind = rustix::fs::fstatfs(&context.root_fd).map(|system| system.f_type as i64);
-        match (kind, rustix::fs::fstat(&context.root_fd)) {
+        let kind = rustix::fs::fstatfs(&folder).map(|system| system.f_type as i64);
+        match (kind, rustix::fs::fstat(&folder)) {
             (Ok(EXT4 | XFS | BTRFS | TMPFS | OVERLAY | F2FS | ZFS), Ok(stat)) => {
                 Self::Local { device: stat.st_dev }
             }
@@ -211,7 +233,7 @@ impl Clock {
 
 /// Whether a file with this stamp, read from the moment `read_ns` on, would show any later change in its
 /// stamp.
-fn is_settled(clock: Clock, stamp: &Stamp, read_ns: i64) -> bool {
+pub fn is_settled(clock: Clock, stamp: &Stamp, read_ns: i64) -> bool {
     let step = match clock {
         // File systems made with small inodes count whole seconds.
         Clock::Local { device } if stamp.device == device && stamp.changed_ns % 1_000_000_000 != 0 => TICK_NS,
@@ -223,92 +245,13 @@ fn is_settled(clock: Clock, stamp: &Stamp, read_ns: i64) -> bool {
     stamp.changed_ns < before && !(before..after).contains(&stamp.modified_ns)
 }
 
-pub(super) fn now_ns() -> i64 {
+/// The present time, as stamps have it.
+pub fn now_ns() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .ok()
         .and_then(|since| i64::try_from(since.as_nanos()).ok())
         .unwrap_or(0)
-}
-
-impl Context {
-    /// Sees to it that the content of every file of `selection` is known. `read_ns` is the present time.
-    pub(super) fn learn_contents(&self, selection: &Selection, read_ns: i64) -> Result<(), Error> {
-        let files = || {
-            let entries = selection.sources.iter().flat_map(|source| source.entries());
-            entries
-                .map(|(_, entry)| entry)
-                .filter(|entry| matches!(entry.kind, Kind::File { .. }) && entry.content().is_none())
-        };
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let cache =
-            cache.get_or_insert_with(|| self.cache_file.as_deref().map(StatCache::load).unwrap_or_default());
-        let mut cursor = 0;
-        let mut unknown: Vec<&Entry> = Vec::new();
-        for entry in files() {
-            match cache.look_up(&mut cursor, entry.path_bytes(), entry.stamp()) {
-                Some(hash) => entry.set_content(Content { hash, size: entry.stamp().size }),
-                None => unknown.push(entry),
-            }
-        }
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let clock = Clock::of(self);
-        for (entry, stamp) in self.read_all(&unknown)? {
-            if let Some(content) = entry.content()
-                && self.cache_file.is_some()
-                && is_settled(clock, &stamp, read_ns)
-            {
-                cache.learnt.push((entry.path_bytes().into(), stamp, content.hash));
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads files in parallel and sets their content; gives the stamps they were read with.
-    fn read_all<'a>(&self, files: &[&'a Entry]) -> Result<Vec<(&'a Entry, Stamp)>, Error> {
-        let next = AtomicUsize::new(0);
-        let failed = AtomicBool::new(false);
-        let work = || {
-            let mut stamps = Vec::new();
-            while !failed.load(Ordering::Relaxed) {
-                let Some(entry) = files.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                let result = self.open_file(entry).and_then(|mut file| {
-                    let size = file.size();
-                    entry.set_content(Content { hash: file.read(self, size, |_| Ok(()))?, size });
-                    Ok((*entry, file.stamp()))
-                });
-                match result {
-                    Ok(stamp) => stamps.push(stamp),
-                    Err(error) => {
-                        failed.store(true, Ordering::Relaxed);
-                        return Err(error);
-                    }
-                }
-            }
-            Ok(stamps)
-        };
-        // A thread costs more than reading a few files does.
-        let threads = walk::threads().min(files.len() / 16 + 1);
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut stamps = work();
-            for other in others {
-                match other.join() {
-                    Ok(Ok(more)) => {
-                        stamps = stamps.map(|mut all| {
-                            all.extend(more);
-                            all
-                        })
-                    }
-                    Ok(Err(error)) => stamps = stamps.and(Err(error)),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            stamps
-        })
-    }
 }
 
 #[cfg(test)]

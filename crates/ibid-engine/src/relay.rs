@@ -1,0 +1,177 @@
+//! What a program writes, passed on as it comes and told to a listener.
+//!
+//! With a terminal of its own, a program has one stream, which the sandbox shows. Otherwise each of its streams is a pipe, or,
+//! where this process's own stream is a terminal, another terminal without an input, so that the program sees what it would see
+//! without ibid. A thread for each reads what is there, tells it, and writes it to this process's own stream unchanged.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::pty::OpenptFlags;
+use rustix::stdio::{stderr, stdout};
+use rustix::termios::{
+    LocalModes, OptionalActions, OutputModes, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
+
+/// As much as a pipe of an ordinary user may hold.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// One of a program's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output, or the terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Stream {
+    fn own(self) -> BorrowedFd<'static> {
+        match self {
+            Self::Stdout => stdout(),
+            Self::Stderr => stderr(),
+        }
+    }
+}
+
+/// Hears what a program writes, from several threads.
+pub type Listener<'a> = &'a (dyn Fn(Stream, &[u8]) + Sync);
+
+/// Our ends of a program's streams.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    ours: [(Stream, OwnedFd); 2],
+    is_over: OwnedFd,
+    over: OwnedFd,
+}
+
+/// The threads that pass on.
+pub(crate) struct Passing<'scope> {
+    threads: [ScopedJoinHandle<'scope, Option<io::Error>>; 2],
+    over: OwnedFd,
+}
+
+impl Relay {
+    /// Makes the streams of a program that runs as `owner`. The second value is the program's ends of both.
+    pub(crate) fn new(owner: (u32, u32)) -> io::Result<(Self, [OwnedFd; 2])> {
+        let (out, program_out) = channel(Stream::Stdout, owner)?;
+        let (err, program_err) = channel(Stream::Stderr, owner)?;
+        let (is_over, over) = pipe_with(PipeFlags::CLOEXEC)?;
+        let relay = Self { ours: [(Stream::Stdout, out), (Stream::Stderr, err)], is_over, over };
+        Ok((relay, [program_out, program_err]))
+    }
+
+    /// Begins to pass on.
+    pub(crate) fn start<'scope>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        listener: Listener<'scope>,
+    ) -> io::Result<Passing<'scope>> {
+        let Self { ours: [out, err], is_over, over } = self;
+        let also_over = is_over.try_clone()?;
+        let spawn = |(stream, ours): (Stream, OwnedFd), is_over: OwnedFd| {
+            std::thread::Builder::new().spawn_scoped(scope, move || pass_on(stream, ours, &is_over, listener))
+        };
+        Ok(Passing { threads: [spawn(out, is_over)?, spawn(err, also_over)?], over })
+    }
+}
+
+impl Passing<'_> {
+    /// Called when nothing runs in the container any more: returns when all that was written is passed on, with what kept a
+    /// stream from being. A descriptor that the program has lent to somebody outside holds nobody up.
+    pub(crate) fn finish(self) -> Vec<(Stream, io::Error)> {
+        let Self { threads, over } = self;
+        drop(over);
+        let streams = [Stream::Stdout, Stream::Stderr];
+        let failure = |thread: ScopedJoinHandle<'_, Option<io::Error>>| thread.join().unwrap_or_default();
+        let failures = threads.map(failure);
+        streams.into_iter().zip(failures).filter_map(|(stream, error)| Some((stream, error?))).collect()
+    }
+}
+
+/// Our end and the program's.
+fn channel(stream: Stream, (uid, gid): (u32, u32)) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = if isatty(stream.own()) {
+        terminal(stream)?
+    } else {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        // A larger one means fewer changes between the program and us; where there is no room for it, the usual one serves.
+        let _refused = fcntl_setpipe_size(&ours, BUFFER_BYTES);
+        (ours, theirs)
+    };
+    if rustix::process::geteuid().is_root() && uid != 0 {
+        // The program may open it again, as `/dev/stdout`.
+        ibid_sys::owner::change(&theirs, (uid, gid))?;
+    }
+    Ok((ours, theirs))
+}
+
+/// A terminal that passes bytes on as they are: the one behind it makes lines of them.
+fn terminal(stream: Stream) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = rustix::pty::openpt(flags)?;
+    rustix::pty::grantpt(&ours)?;
+    rustix::pty::unlockpt(&ours)?;
+    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags)?;
+    let mut settings = tcgetattr(&theirs)?;
+    settings.output_modes.remove(OutputModes::OPOST);
+    settings.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&theirs, OptionalActions::Now, &settings)?;
+    if let Ok(size) = tcgetwinsize(stream.own()) {
+        tcsetwinsize(&ours, size)?;
+    }
+    Ok((ours, theirs))
+}
+
+/// Why this process's own stream took no more, unless its reader just went away.
+fn pass_on(stream: Stream, ours: OwnedFd, is_over: &OwnedFd, listener: Listener<'_>) -> Option<io::Error> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut failure = None;
+    loop {
+        let mut ready = [PollFd::new(&ours, PollFlags::IN), PollFd::new(is_over, PollFlags::IN)];
+        match poll(&mut ready, None) {
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Some(errno.into()),
+            Ok(_) => {}
+        }
+        if ready[0].revents().is_empty() {
+            // Nothing is left, and nobody writes any more.
+            return failure;
+        }
+        let read = match rustix::io::read(&ours, &mut buffer) {
+            Err(Errno::INTR | Errno::AGAIN) => continue,
+            // The other ends of a terminal are closed.
+            Ok(0) | Err(Errno::IO) => return failure,
+            Err(errno) => return Some(errno.into()),
+            Ok(read) => read,
+        };
+        listener(stream, &buffer[..read]);
+        if failure.is_none() {
+            match write_all(stream.own(), &buffer[..read]) {
+                Ok(()) => {}
+                // Closing our end tells the program what the reader's going would have told it.
+                Err(Errno::PIPE) => return None,
+                // Its output still goes to the listener.
+                Err(errno) => failure = Some(errno.into()),
+            }
+        }
+    }
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let _interrupted = poll(&mut [PollFd::new(&to, PollFlags::OUT)], None);
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

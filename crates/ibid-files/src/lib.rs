@@ -1,0 +1,7 @@
+//! Folders of the host: opening what is in them through no link, listing them in parallel, and remembering what their files
+//! held, so that only what has changed is read again. Decides nothing about which files matter.
+
+pub mod beneath;
+pub mod parallel;
+pub mod stamp;
+pub mod stat_cache;

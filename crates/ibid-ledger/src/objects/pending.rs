@@ -1,0 +1,153 @@
+//! Whether what is stored has reached the disk.
+//!
+//! Storing does not wait for the disk: a run must start. Whoever stores something leaves a mark first, a file with the name of
+//! this start of the machine, holds a lock on it, and removes it once everything is on the disk. A mark of another start of the
+//! machine that nobody holds says that the power went in between: then contents may be missing or empty although folders that
+//! refer to them are there, and nothing is believed to be complete until it was read. Removing contents leaves such a mark, too.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::FlockOperation;
+
+use super::Objects;
+use crate::ledger::{Error, io};
+
+const FOLDER: &str = "pending";
+
+/// Linux writes what is older than half a minute (`vm.dirty_expire_centisecs`).
+const WRITTEN_BY_NOW: Duration = Duration::from_secs(120);
+
+/// Contents that were stored and may not be on the disk yet. Dropping it waits for them.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    mark: Option<(PathBuf, File)>,
+    stored: Mutex<Vec<PathBuf>>,
+}
+
+/// Marks that others left.
+pub(super) enum Found {
+    /// Everything that is there is whole.
+    Nothing,
+    /// Nothing is known to be whole; these are to be removed once it is.
+    Interrupted(Vec<PathBuf>),
+}
+
+impl Pending {
+    /// Leaves a mark.
+    pub(super) fn begin(objects: &Objects) -> Result<Self, Error> {
+        let folder = objects.folder.join(FOLDER);
+        objects.make_folder(&folder)?;
+        let name = crate::run_id::RunId::random().map_err(io("name a file in", &folder))?;
+        let path = folder.join(name.to_string());
+        let mut file = File::create_new(&path).map_err(io("make", &path))?;
+        objects.own(&path)?;
+        file.write_all(start_of_machine().as_bytes()).map_err(io("write", &path))?;
+        // Where there are no locks, a mark of this start of the machine still does no harm.
+        let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        Ok(Self { mark: Some((path, file)), stored: Mutex::default() })
+    }
+
+    /// Remembers a file that is to reach the disk.
+    pub(super) fn add(&self, path: PathBuf) {
+        self.stored.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(path);
+    }
+
+    /// Waits until everything is on the disk. Needs milliseconds for each file: not for the time before a run.
+    pub(crate) fn settle(&mut self) -> Result<(), Error> {
+        let mut stored =
+            std::mem::take(&mut *self.stored.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let mut folders: Vec<PathBuf> =
+            stored.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        // The names after what they name.
+        stored.append(&mut folders);
+        for path in stored {
+            match File::open(&path).and_then(|file| file.sync_all()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io("sync", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        if let Some((path, _)) = self.mark.take() {
+            fs::remove_file(&path).map_err(io("remove", &path))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // The mark stays then, and says so.
+        let _ = self.settle();
+    }
+}
+
+/// What others left.
+pub(super) fn found(objects: &Objects) -> Result<Found, Error> {
+    let folder = objects.folder.join(FOLDER);
+    let marks = match fs::read_dir(&folder) {
+        Ok(marks) => marks,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(io("read", &folder)(error)),
+    };
+    let mut interrupted = Vec::new();
+    for mark in marks {
+        let path = mark.map_err(io("read", &folder))?.path();
+        match is_interrupted(&path) {
+            Ok(true) => interrupted.push(path),
+            Ok(false) => {}
+            // It was settled meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io("read", &path)(error)),
+        }
+    }
+    Ok(if interrupted.is_empty() { Found::Nothing } else { Found::Interrupted(interrupted) })
+}
+
+fn is_interrupted(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
+        Ok(()) => {}
+        Err(_) => {}
+    }
+    let text = fs::read_to_string(path)?;
+    if text.starts_with(REMOVING) {
+        return Ok(true);
+    }
+    if text != start_of_machine() {
+        return Ok(true);
+    }
+    // It was killed, and the machine went on.
+    let is_old = |age: Duration| age > WRITTEN_BY_NOW;
+    if SystemTime::now().duration_since(file.metadata()?.modified()?).is_ok_and(is_old) {
+        let _ = fs::remove_file(path);
+    }
+    Ok(false)
+}
+
+/// In the mark of who removes contents: killed, it leaves folders without what they refer to.
+pub(super) const REMOVING: &str = "removing ";
+
+impl Pending {
+    /// Leaves the mark of who removes contents.
+    pub(super) fn begin_removing(objects: &Objects) -> Result<Self, Error> {
+        let pending = Self::begin(objects)?;
+        if let Some((path, file)) = &pending.mark {
+            let text = format!("{REMOVING}{}", start_of_machine());
+            rustix::io::pwrite(file, text.as_bytes(), 0).map_err(|errno| io("write", path)(errno.into()))?;
+        }
+        Ok(pending)
+    }
+}
+
+/// Another text after each start of the machine, and on each machine.
+fn start_of_machine() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
