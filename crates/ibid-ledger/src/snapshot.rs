@@ -26,6 +26,7 @@ use ibid_core::dockerignore::Ignore;
 use crate::ledger::{Error, Ledger};
 use crate::objects::{Objects, Pending};
 pub use checkout::checkout;
+pub(crate) use repository::Repository;
 use tree::What;
 
 /// Larger files are no code, unless git tracks them: they are left out and named.
