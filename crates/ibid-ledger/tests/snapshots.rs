@@ -489,8 +489,8 @@ fn what_cannot_be_read_is_named_and_the_rest_is_taken() {
     project.write("train.py", "1");
     project.write("secret", "1");
     project.write("closed/a", "1");
-    fs::set_permissions(project.path("secret"), PermissionsExt::from_mode(0)).expect("chmod");
-    fs::set_permissions(project.path("closed"), PermissionsExt::from_mode(0)).expect("chmod");
+    fs::set_permissions(project.path("secret"), PermissionsExt::from_mode(0o000)).expect("chmod");
+    fs::set_permissions(project.path("closed"), PermissionsExt::from_mode(0o000)).expect("chmod");
     // Root reads everything.
     if fs::read(project.path("secret")).is_ok() {
         project.check(&["closed/", "closed/a", "secret", "train.py"]);

@@ -18,6 +18,7 @@ mod project;
 mod registries;
 mod report;
 mod settings;
+mod snapshot_gc;
 mod ui;
 mod unwanted_files;
 
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         Command::Build(build) => commands::build::main(&ui, &cli, build),
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
-        Command::Gc(gc) => commands::gc::main(&ui, gc),
+        Command::Gc(gc) => commands::gc::main(&ui, &cli, gc),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),

@@ -131,10 +131,10 @@ pub(super) fn found(objects: &Objects) -> Result<Found, Error> {
 
 fn is_interrupted(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
-        // Nobody holds it, or there are no locks and the text has to tell.
-        Ok(()) | Err(_) => {}
+    // Where there are no locks, the text has to tell.
+    let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+    if locked == Err(rustix::io::Errno::WOULDBLOCK) {
+        return Ok(false);
     }
     let text = fs::read_to_string(path)?;
     if text.starts_with(REMOVING) || text != start_of_machine() {

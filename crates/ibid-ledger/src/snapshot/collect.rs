@@ -11,6 +11,7 @@ use super::folder;
 use super::tree::{self, What};
 use crate::ledger::{Error, Ledger, io, read_record};
 use crate::objects::{Objects, Removed};
+use crate::record::Code;
 
 /// Removes the contents that no run needs and that were neither stored nor taken again since `spare` ago: a run that is about to
 /// start has no record yet. With `dry_run`, only says what it would remove.
@@ -29,9 +30,9 @@ pub fn collect(ledger: &Ledger, spare: Duration, dry_run: bool) -> Result<Remove
             }
             needed.insert(digest);
         }
-        for (snapshot, difference) in recorded(ledger)? {
-            folders.extend(snapshot);
-            needed.extend(difference);
+        for code in recorded(ledger)? {
+            folders.extend(code.snapshot);
+            needed.extend(code.difference);
         }
         let mut seen = HashSet::new();
         while let Some(digest) = folders.pop() {
@@ -57,8 +58,8 @@ pub fn collect(ledger: &Ledger, spare: Duration, dry_run: bool) -> Result<Remove
     })
 }
 
-/// What the records refer to: snapshots, and differences from a commit.
-fn recorded(ledger: &Ledger) -> Result<Vec<(Option<Digest>, Option<Digest>)>, Error> {
+/// Which code all records name.
+fn recorded(ledger: &Ledger) -> Result<Vec<Code>, Error> {
     let mut all = Vec::new();
     for place in ["runs", "removed"] {
         let place = ledger.folder().join(place);
@@ -71,7 +72,7 @@ fn recorded(ledger: &Ledger) -> Result<Vec<(Option<Digest>, Option<Digest>)>, Er
             let run = run.map_err(io("read", &place))?.path();
             for name in ["start.json", "ended.json", "record.json"] {
                 match read_record(&run.join(name)) {
-                    Ok(record) => all.push((record.code.snapshot, record.code.difference)),
+                    Ok(record) => all.push(record.code),
                     Err(Error::Io { source, .. })
                         if matches!(
                             source.kind(),
