@@ -25,6 +25,7 @@ mod registries;
 mod report;
 mod run_options;
 mod settings;
+mod snapshot_gc;
 mod ui;
 mod unwanted_files;
 
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
         Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),
-        Command::Gc(gc) => commands::gc::main(&ui, gc),
+        Command::Gc(gc) => commands::gc::main(&ui, &cli, gc),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),

@@ -218,6 +218,7 @@ impl RecordedRun<'_> {
                 commit: commit.as_ref().map(|commit| commit.id.clone()),
                 branch: None,
                 remote: None,
+                difference: None,
                 differing: commit.map(|commit| commit.differing).unwrap_or_default(),
                 equals_working_tree: pegged.and_then(|pegged| pegged.equals_working_tree),
                 changed_during_run: Vec::new(),
