@@ -112,6 +112,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     });
     let status = status.map_err(|error| failure_of_run(error, &config))?;
     ui.say(&summary(ui, &spec, &status, start.elapsed().as_secs_f64(), &code, session.directory));
+    run_options::explain_end(ui, &spec.options, status);
     Ok(status.shell_code())
 }
 
