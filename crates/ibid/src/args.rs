@@ -207,13 +207,13 @@ pub struct Run {
     pub digest_data: bool,
 
     #[command(flatten)]
-    pub options: RunOptions,
-
-    #[command(flatten)]
     pub shared: BuildShared,
 
+    #[command(flatten)]
+    pub options: RunOptions,
+
     /// Arguments for the program. The first word that is no option of ibid's starts them
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, help_heading = None)]
     pub args: Vec<std::ffi::OsString>,
 }
 
@@ -228,10 +228,10 @@ pub struct Dev {
     pub env: Vec<String>,
 
     #[command(flatten)]
-    pub options: RunOptions,
+    pub shared: BuildShared,
 
     #[command(flatten)]
-    pub shared: BuildShared,
+    pub options: RunOptions,
 }
 
 #[derive(Debug, Args)]

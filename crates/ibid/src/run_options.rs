@@ -10,6 +10,7 @@ use ibid_core::run::{
     SeccompProfile, SecurityOption, Tmpfs, Ulimit, Volume, bytes, env_file,
 };
 
+use ibid_sandbox::ExitStatus;
 use ibid_store::Store;
 
 use crate::project::{Project, clean};
@@ -231,6 +232,17 @@ pub fn narrate(ui: &Ui, options: &mut ContainerOptions) {
         ui.say(&format!(
             "the run has this machine's network, so what it listens on is reachable here without --publish: {}",
             ports.join(", ")
+        ));
+    }
+}
+
+/// What may stand behind a program's end: who runs out of memory is killed by the kernel without a word.
+pub fn explain_end(ui: &Ui, options: &ContainerOptions, status: ExitStatus) {
+    let is_killed = matches!(status, ExitStatus::Signal(9) | ExitStatus::Code(137));
+    if let (true, Some(bytes)) = (is_killed, options.limits.memory_bytes) {
+        ui.hint(&format!(
+            "the kernel ends programs so that need more memory than --memory gives them, here {} MiB",
+            bytes >> 20
         ));
     }
 }

@@ -78,7 +78,7 @@ impl Capability {
         }
         let error = InvalidOption::new(option, text, "there is no such capability");
         let near = NAMES.iter().min_by_key(|known| strsim::osa_distance(known, name));
-        Err(match near.filter(|near| strsim::osa_distance(near, name) <= 3) {
+        Err(match near.filter(|near| strsim::osa_distance(near, name) * 3 <= near.len()) {
             Some(near) => error.mend(format!("did you mean `{near}`?")),
             None => error.mend("capabilities(7) lists them"),
         })

@@ -150,6 +150,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     };
     let Finished { status, seconds, code } = finished.map_err(|error| failure_of_run(error, &config))?;
     ui.say(&summary(ui, &spec, &status, seconds, &code, session.directory));
+    run_options::explain_end(ui, &spec.options, status);
     Ok(status.shell_code())
 }
 
