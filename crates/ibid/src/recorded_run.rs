@@ -287,7 +287,11 @@ impl RecordedRun<'_> {
                 });
             }
             Err(error) => {
-                record.status = Status::NotStarted;
+                record.status = match error {
+                    // It ran, and nobody knows how it ended.
+                    native::Error::Sandbox(ibid_sandbox::Error::Lost { .. }) => Status::Failed,
+                    _ => Status::NotStarted,
+                };
                 record.failure = Some(Failure::of(error).summary());
             }
         }
