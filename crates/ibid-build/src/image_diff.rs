@@ -93,15 +93,20 @@ struct File {
 
 /// All files that a container of an image sees, by path.
 #[derive(Default)]
-struct Files(BTreeMap<Vec<u8>, File>);
+pub(crate) struct Files(BTreeMap<Vec<u8>, File>);
 
 impl Files {
-    fn of(store: &Store, layers: &[DiffId]) -> Result<Self, ibid_store::Error> {
+    pub(crate) fn of(store: &Store, layers: &[DiffId]) -> Result<Self, ibid_store::Error> {
         let mut files = Self::default();
         for (layer, diff_id) in layers.iter().enumerate() {
             files.lay_over(layer, store.layer_manifest(diff_id)?.entries);
         }
         Ok(files)
+    }
+
+    /// The paths, sorted by their bytes, without a `/` in front.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.keys().map(Vec::as_slice)
     }
 
     /// Lays a layer over what is there (OCI image specification, layer.md, "Applying Changesets").

@@ -13,6 +13,7 @@ pub mod image_diff;
 mod inputs;
 mod key;
 pub mod mounts;
+pub mod packages;
 pub mod record;
 pub mod remote;
 mod run_step;

@@ -42,6 +42,25 @@ pub enum UnresolvedRunId {
         /// Another.
         second: RunId,
     },
+    /// It is neither the start of a name nor a tag.
+    #[error("no run has the tag `{text}`, and none is called so")]
+    Untagged {
+        /// What was read.
+        text: String,
+    },
+    /// Several runs have it as a tag.
+    #[error("several runs have the tag `{text}`: {first}, {second}")]
+    SeveralTagged {
+        /// What was read.
+        text: String,
+        /// The newest of them.
+        first: RunId,
+        /// The next.
+        second: RunId,
+    },
+    /// There is no last run.
+    #[error("there is no run yet")]
+    Empty,
 }
 
 impl RunId {
@@ -62,6 +81,11 @@ impl RunId {
     /// The name made of these bytes.
     pub const fn from_bytes(bytes: [u8; 6]) -> Self {
         Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn bytes(&self) -> [u8; 6] {
+        self.0
     }
 
     /// The one run of `ids` whose name starts with `text`.

@@ -1,6 +1,6 @@
 //! Removing what nothing needs, least recently used first.
 //!
-//! Needed are the layers and configurations of tagged images, the layers that a live scratch folder leases, those
+//! Needed are the layers and configurations of tagged images and of those that recorded runs had, the layers that a live scratch folder leases, those
 //! of a run, and cache mounts that somebody holds. A build holds the store's lock while it goes, so nothing is removed beside it. What is removed moves to
 //! `tmp/` first, so that nothing visible is ever half there; a removal that breaks off is finished by the next to open
 //! the store.
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use ibid_core::digest::{DiffId, Digest};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 
+use crate::ledgers::AskLedger;
 use crate::mounts::{self, Kept};
 use crate::remove::remove_tree;
 use crate::staging::StagedFolder;
@@ -97,16 +98,22 @@ pub struct Collected {
 
 impl Store {
     /// Removes what nothing needs, up to a limit. While others use the store, `on_wait` is called once and their end
-    /// is awaited. With `dry_run`, it only says what would go.
-    pub fn collect(&self, limit: Limit, dry_run: bool, on_wait: &dyn Fn()) -> Result<Collected> {
+    /// is awaited. With `dry_run`, it only says what would go. `ask` tells which images the runs of a ledger need.
+    pub fn collect(
+        &self,
+        limit: Limit,
+        dry_run: bool,
+        ask: AskLedger,
+        on_wait: &dyn Fn(),
+    ) -> Result<Collected> {
         self.lock_exclusively(on_wait)?;
-        let collected = self.collect_alone(limit, dry_run);
+        let collected = self.collect_alone(limit, dry_run, ask);
         self.lock_shared()?;
         collected
     }
 
-    fn collect_alone(&self, limit: Limit, dry_run: bool) -> Result<Collected> {
-        let needed = self.needed()?;
+    fn collect_alone(&self, limit: Limit, dry_run: bool, ask: AskLedger) -> Result<Collected> {
+        let needed = self.needed(self.needed_by_ledgers(ask, dry_run)?)?;
         let (mut items, bytes_needed) = self.items(&needed)?;
         items.sort_by(|a, b| (a.last_used, &a.name).cmp(&(b.last_used, &b.name)));
         let mut total = bytes_needed + items.iter().map(|item| item.bytes).sum::<u64>();
@@ -145,12 +152,12 @@ impl Store {
     }
 
     /// Images and layers that tags and runs need.
-    fn needed(&self) -> Result<Needed> {
+    fn needed(&self, by_ledgers: BTreeSet<Digest>) -> Result<Needed> {
         let mut needed = Needed::default();
-        for (_, image) in self.own_tags()? {
+        for image in self.own_tags()?.into_iter().map(|(_, image)| image).chain(by_ledgers) {
             match self.image(&image) {
                 Ok(config) => needed.layers.extend(config.rootfs.diff_ids),
-                // A tag whose image is gone or damaged needs nothing that could be found.
+                // A tag or a run whose image is gone or damaged needs nothing that could be found.
                 Err(Error::NoBlob { .. } | Error::Damaged { .. }) => {}
                 Err(error) => return Err(error),
             }

@@ -14,6 +14,7 @@
 //! ├── tags/<registry>/<repository>/  `:<tag>` or `@<hex>`: one line, an image's digest
 //! ├── notes/<hex>                    facts about an image that are no part of it
 //! ├── notes/<hex>.files               the files that were copied into it
+//! ├── ledgers/<hex>                  which images the runs of a ledger need: see `ledgers`
 //! ├── cache/<hex>                    values of the build cache
 //! ├── mounts/<hex>/<n>/              cache mounts of build steps: see `mounts`
 //! ├── debs/                          packages by hash; ibid-debian's
@@ -49,6 +50,7 @@ mod header;
 mod image_archive;
 mod import;
 mod layers;
+mod ledgers;
 mod load;
 mod lowers;
 mod manifest;
@@ -79,6 +81,7 @@ pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};
 pub use import::{ImportedArchive, UnpackedLayer};
+pub use ledgers::{AskLedger, LedgerNeeds};
 pub use load::LoadedImage;
 pub use manifest::{Entry, Kind, Manifest};
 pub use merged::{Found, MergedView, Place};

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use ibid_core::digest::{DiffId, Digest};
 use ibid_core::image::{ContainerConfig, ImageConfig, RootFs};
-use ibid_store::{CommitRules, ItemKind, Limit, Store};
+use ibid_store::{CommitRules, ItemKind, LedgerNeeds, Limit, Store};
 use support::{left_over, needs_root, test_store};
 
 fn layer(store: &Store, content: &str) -> DiffId {
@@ -64,7 +64,7 @@ fn what_tags_and_leases_need_stays() {
     let scratch = store.scratch().unwrap();
     scratch.lease(&[leased]).unwrap();
 
-    let planned = store.collect(Limit::Bytes(0), true, &no_wait).unwrap();
+    let planned = store.collect(Limit::Bytes(0), true, &|_| LedgerNeeds::Absent, &no_wait).unwrap();
     assert!(store.has_layer(&loose), "a dry run removes nothing");
     // A cache value that names a kept layer goes only by its own age; with nothing to be kept, all of them go.
     let mut kinds: Vec<ItemKind> = planned.removed.iter().map(|item| item.kind).collect();
@@ -80,7 +80,7 @@ fn what_tags_and_leases_need_stays() {
             ItemKind::CacheValue
         ]
     );
-    let done = store.collect(Limit::Bytes(0), false, &no_wait).unwrap();
+    let done = store.collect(Limit::Bytes(0), false, &|_| LedgerNeeds::Absent, &no_wait).unwrap();
     assert_eq!(done, planned);
     assert!(store.has_layer(&tagged) && store.has_layer(&leased) && !store.has_layer(&loose));
     assert!(store.image(&kept_image).is_ok() && store.image(&loose_image).is_err());
@@ -89,7 +89,7 @@ fn what_tags_and_leases_need_stays() {
     assert!(done.bytes_left >= done.bytes_needed && done.bytes_needed > 0);
 
     drop(scratch);
-    store.collect(Limit::Bytes(0), false, &no_wait).unwrap();
+    store.collect(Limit::Bytes(0), false, &|_| LedgerNeeds::Absent, &no_wait).unwrap();
     assert!(!store.has_layer(&leased));
     assert_eq!(left_over(&store), Vec::<String>::new());
 }
@@ -108,14 +108,14 @@ fn the_least_recently_used_go_first() {
     store.put_cache(&step, format!("{{\"layer\":\"{}\"}}", layers[1]).as_bytes()).unwrap();
     let has = || layers.map(|layer| store.has_layer(&layer));
 
-    store.collect(Limit::UnusedSince(1000), false, &no_wait).unwrap();
+    store.collect(Limit::UnusedSince(1000), false, &|_| LedgerNeeds::Absent, &no_wait).unwrap();
     assert_eq!(has(), [true, true, true]);
-    let collected = store.collect(Limit::Bytes(250_000), false, &no_wait).unwrap();
+    let collected = store.collect(Limit::Bytes(250_000), false, &|_| LedgerNeeds::Absent, &no_wait).unwrap();
     assert_eq!(has(), [true, false, true]);
     assert_eq!(collected.removed.len(), 1);
     assert_eq!(store.cache(&step).unwrap(), None, "it names what is gone");
     store.use_layer(&layers[2]);
-    store.collect(Limit::UnusedSince(4000), false, &no_wait).unwrap();
+    store.collect(Limit::UnusedSince(4000), false, &|_| LedgerNeeds::Absent, &no_wait).unwrap();
     assert_eq!(has(), [false, false, true]);
 }
 
@@ -159,7 +159,7 @@ fn deleting_waits_for_builds_and_not_for_runs() {
             // Which ends the other.
             drop(input.take());
         };
-        store.collect(Limit::Bytes(0), false, &on_wait).unwrap();
+        store.collect(Limit::Bytes(0), false, &|_| LedgerNeeds::Absent, &on_wait).unwrap();
         assert_eq!(waited.get(), !unlocks);
         drop(input);
         assert!(child.wait().unwrap().success());

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::ledger_args;
 use crate::run_options::RunOptions;
 
 /// Makes research experiments repeatable: builds the image, runs the code in it, says exactly what ran.
@@ -40,6 +41,22 @@ pub enum Command {
     Run(Box<Run>),
     /// Open a shell in the image; the codebase on this machine is mounted
     Dev(Box<Dev>),
+    /// List the runs: when, how they went, what they were given and what they told
+    Runs(ledger_args::Runs),
+    /// Say all that is known of a run
+    Show(ledger_args::Show),
+    /// Draw what runs told over their steps, in the terminal or as a picture
+    Plot(ledger_args::Plot),
+    /// Put the exact code of a run into a folder
+    Checkout(ledger_args::Checkout),
+    /// Give a run a name
+    TagRun(ledger_args::TagRun),
+    /// Note something about a run
+    Note(ledger_args::Note),
+    /// Take runs away; `ibid restore` puts them back
+    Rm(ledger_args::Rm),
+    /// Put back runs that `ibid rm` took away
+    Restore(ledger_args::Restore),
     /// Show what the program of a run wrote
     Logs(Logs),
     /// List the files that a build may copy, and the rule that kept or dropped each
@@ -48,7 +65,7 @@ pub enum Command {
     Images(Images),
     /// Say what is known of an image: configuration, layers, history, and which code it holds
     Inspect(Inspect),
-    /// Say what differs between two images: files and configuration; the exit code is 1 when something does
+    /// Say what differs between two runs or two images; the exit code is 1 when something does
     Diff(Diff),
     /// Give an image another name
     Tag(Tag),
@@ -236,7 +253,7 @@ pub struct Dev {
 
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Run: its name, or the first digits of it
+    /// Run: the start of its id, a tag, or `last`
     pub run: String,
 
     /// Go on with what is written from now on, until the run ends
@@ -297,12 +314,12 @@ pub struct Inspect {
 
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// Image: a tag, a digest, or the first digits of one
-    #[arg(value_name = "IMAGE")]
+    /// Run: the start of its id, a tag, or `last`; or image: a tag, a digest, or the first digits of one
+    #[arg(value_name = "RUN|IMAGE")]
     pub first: String,
 
-    /// The image to compare it with
-    #[arg(value_name = "IMAGE")]
+    /// The run or image to compare it with
+    #[arg(value_name = "RUN|IMAGE")]
     pub second: String,
 
     /// Print JSON

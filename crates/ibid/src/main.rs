@@ -13,12 +13,15 @@ mod credentials;
 mod eject;
 mod image_build;
 mod init;
+mod ledger_args;
 mod lock;
 mod lock_mode;
 mod near_option;
 mod new_files;
 mod output_folders;
+mod plot;
 mod project;
+mod project_ledger;
 mod pushed_names;
 mod recorded_run;
 mod registries;
@@ -26,6 +29,7 @@ mod report;
 mod run_options;
 mod settings;
 mod snapshot_gc;
+mod table;
 mod ui;
 mod unwanted_files;
 
@@ -58,7 +62,7 @@ fn main() -> ExitCode {
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),
-        Command::Diff(diff) => commands::diff_images::main(&ui, diff),
+        Command::Diff(diff) => commands::diff::main(&ui, &cli, diff),
         Command::Tag(tag) => commands::tag::main(&ui, tag),
         Command::Rmi(rmi) => commands::rmi::main(&ui, rmi),
         Command::Save(save) => commands::save::main(&ui, save),
@@ -68,6 +72,14 @@ fn main() -> ExitCode {
         Command::Push(push) => commands::push::main(&ui, &cli, push),
         Command::Login(login) => commands::login::login(&ui, login),
         Command::Logout(logout) => commands::login::logout(&ui, logout),
+        Command::Runs(runs) => commands::runs::main(&ui, &cli, runs),
+        Command::Plot(plot) => commands::plot::main(&ui, &cli, plot),
+        Command::Checkout(checkout) => commands::checkout::main(&ui, &cli, checkout),
+        Command::TagRun(tag) => commands::marks::tag_run(&ui, &cli, tag),
+        Command::Note(note) => commands::marks::note(&ui, &cli, note),
+        Command::Rm(rm) => commands::rm::rm(&ui, &cli, rm),
+        Command::Restore(restore) => commands::rm::restore(&ui, &cli, restore),
+        Command::Show(show) => commands::show::main(&ui, &cli, show),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
         Command::Init(init) => commands::init::main(&ui, &cli, init),
         Command::Eject(eject) => commands::eject::main(&ui, &cli, eject),

@@ -198,6 +198,20 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// A measured number for people: six digits, and no more than it has.
+pub fn number(number: f64) -> String {
+    let size = number.abs();
+    if number == 0.0 || !number.is_finite() {
+        return number.to_string();
+    }
+    if !(1e-4..1e9).contains(&size) {
+        return format!("{number:.4e}").replace(".0000e", "e");
+    }
+    let decimals = (5 - size.log10().floor() as i32).clamp(0, 9) as usize;
+    let text = format!("{number:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
 /// An instruction on one line, cut where it gets long.
 pub fn one_line(text: &str) -> String {
     const CHARACTERS_MAX: usize = 90;
@@ -237,6 +251,17 @@ mod tests {
         check(41_234_567, "41.2 MB");
         check(999_960, "1.0 MB");
         check(123_000_000_000, "123 GB");
+        let check = |value, expected: &str| assert_eq!(number(value), expected);
+        check(0.0, "0");
+        check(5.0, "5");
+        check(0.905_312_345, "0.905312");
+        check(-12.5, "-12.5");
+        check(16_384.0, "16384");
+        check(1_234_567.8, "1234568");
+        check(0.000_25, "0.00025");
+        check(1.5e-7, "1.5000e-7");
+        check(3e12, "3e12");
+        check(f64::NAN, "NaN");
         let check = |value, expected: &str| assert_eq!(seconds(value), expected);
         check(0.004, "4 ms");
         check(0.42, "0.4 s");

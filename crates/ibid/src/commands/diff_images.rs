@@ -6,18 +6,16 @@ use ibid_store::Store;
 use serde_json::{Value, json};
 
 use crate::args::Diff;
-use crate::image_build::{self, find_image, open_store};
+use crate::image_build::find_image;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
 
 /// Exit code when something differs.
-const EXIT_DIFFERENT: u8 = 1;
+pub(super) const EXIT_DIFFERENT: u8 = 1;
 
-pub fn main(ui: &Ui, diff: &Diff) -> Result<u8, Failure> {
-    image_build::enter_user_namespace()?;
-    let store = open_store()?;
-    let (first, second) = (find_image(&store, &diff.first)?, find_image(&store, &diff.second)?);
-    let found = image_diff(&store, &first, &second).map_err(|error| {
+pub(super) fn main(ui: &Ui, diff: &Diff, store: &Store) -> Result<u8, Failure> {
+    let (first, second) = (find_image(store, &diff.first)?, find_image(store, &diff.second)?);
+    let found = image_diff(store, &first, &second).map_err(|error| {
         let failure = Failure::of(&error);
         match error {
             ibid_store::Error::NoLayer { .. } => {
@@ -27,7 +25,7 @@ pub fn main(ui: &Ui, diff: &Diff) -> Result<u8, Failure> {
         }
     })?;
     if diff.json {
-        let document = document(&store, &first, &second, &found)?;
+        let document = document(store, &first, &second, &found)?;
         ui::print(&serde_json::to_string_pretty(&document).expect("plain data"));
     } else {
         show(ui, &found);
@@ -40,7 +38,7 @@ pub fn main(ui: &Ui, diff: &Diff) -> Result<u8, Failure> {
     Ok(if is_same { 0 } else { EXIT_DIFFERENT })
 }
 
-fn show(ui: &Ui, found: &ImageDiff) {
+pub(super) fn show(ui: &Ui, found: &ImageDiff) {
     for change in &found.files {
         let (mark, style, about) = match (change.first_layer, change.second_layer) {
             (None, Some(layer)) => ("+", ui::GREEN, with_bytes(change.bytes.1, layer)),
@@ -80,7 +78,12 @@ fn layer_name(position: Option<usize>) -> String {
     position.map_or_else(String::new, |position| format!("layer {}", position + 1))
 }
 
-fn document(store: &Store, first: &Digest, second: &Digest, found: &ImageDiff) -> Result<Value, Failure> {
+pub(super) fn document(
+    store: &Store,
+    first: &Digest,
+    second: &Digest,
+    found: &ImageDiff,
+) -> Result<Value, Failure> {
     let (old, new) = (store.image(first)?.rootfs.diff_ids, store.image(second)?.rootfs.diff_ids);
     let layer = |layers: &[DiffId], position: Option<usize>| position.map(|position| layers[position]);
     let file = |change: &FileChange| {

@@ -1,13 +1,20 @@
 //! `ibid gc`: removes what nothing needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use ibid_core::time::rfc3339;
-use ibid_store::Limit;
+use ibid_ledger::ledger::Ledger;
+use ibid_ledger::run_id::RunId;
+use ibid_ledger::summary::{Standing, Summary};
+use ibid_ledger::{index, removed};
+use ibid_store::{LedgerNeeds, Limit};
 use serde_json::json;
 
 use crate::args::{Cli, Gc};
 use crate::image_build::{self, now, open_store};
+use crate::project_ledger::{ProjectLedger, failure};
 use crate::report::Failure;
 use crate::snapshot_gc;
 use crate::ui::{self, Ui};
@@ -21,9 +28,10 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
         Some(bytes) => Limit::Bytes(bytes),
         None => Limit::UnusedSince(now() - WEEK_SECONDS),
     };
-    let collected =
-        store.collect(limit, gc.dry_run, &|| ui.say("waiting for another ibid that uses the store"))?;
+    let on_wait = || ui.say("waiting for another ibid that uses the store");
+    let purged = purge(cli, gc.dry_run)?;
     let code = snapshot_gc::collect(ui, cli, gc.dry_run);
+    let collected = store.collect(limit, gc.dry_run, &needs, &on_wait)?;
     let freed: u64 = collected.removed.iter().map(|item| item.bytes).sum::<u64>() + code.bytes;
     if gc.json {
         let removed: Vec<_> = collected
@@ -42,6 +50,7 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
             "schema": 1,
             "removed": removed,
             "snapshots": { "contents": code.contents, "bytes": code.bytes },
+            "removed_runs": purged,
             "dry_run": gc.dry_run,
             "bytes_freed": freed,
             "bytes_left": collected.bytes_left,
@@ -68,6 +77,10 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
         let plural = if code.contents == 1 { "file or folder" } else { "files and folders" };
         ui::print(&format!("{} {plural} of snapshots, {}", code.contents, ui::bytes(code.bytes)));
     }
+    if !purged.is_empty() {
+        let plural = if purged.len() == 1 { "run" } else { "runs" };
+        ui::print(&format!("{} {plural} that `ibid rm` took away", purged.len()));
+    }
     let verb = if gc.dry_run { "would free" } else { "freed" };
     ui.say(&format!(
         "{verb} {} · {} left, of which tags and runs need {}",
@@ -84,4 +97,25 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
         ));
     }
     Ok(0)
+}
+
+/// Which images the runs of a ledger need, those that were taken away and can be put back too.
+fn needs(folder: &Path) -> LedgerNeeds {
+    let Some(project) = folder.parent().filter(|_| folder.is_dir()) else { return LedgerNeeds::Absent };
+    let ledger = Ledger::of(project);
+    let (Ok(runs), Ok(removed)) = (index::runs(&ledger, None), removed::runs(&ledger)) else {
+        return LedgerNeeds::AtLeast(BTreeSet::new());
+    };
+    let all = || runs.iter().chain(&removed);
+    let images = all().filter_map(|run| run.image.first()?.parse().ok()).collect();
+    let is_known = |run: &Summary| matches!(run.standing, Standing::Known(_));
+    if all().all(is_known) { LedgerNeeds::Images(images) } else { LedgerNeeds::AtLeast(images) }
+}
+
+/// Removes for good the runs of the project at hand that were taken away long ago.
+fn purge(cli: &Cli, dry_run: bool) -> Result<Vec<RunId>, Failure> {
+    // Outside of a project there is only the store.
+    let Ok(project) = ProjectLedger::of(cli.directory.as_deref()) else { return Ok(Vec::new()) };
+    let before = SystemTime::now() - Duration::from_secs(WEEK_SECONDS.unsigned_abs());
+    removed::purge(&project.ledger, before, dry_run).map_err(failure)
 }

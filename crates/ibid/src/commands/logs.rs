@@ -1,7 +1,6 @@
 //! `ibid logs`: what the program of a run wrote, also while it runs.
 
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::time::Duration;
 
 use ibid_ledger::ledger::Ledger;
@@ -11,7 +10,7 @@ use ibid_ledger::run_id::RunId;
 use serde_json::json;
 
 use crate::args::{Cli, Logs};
-use crate::project::Project;
+use crate::project_ledger::ProjectLedger;
 use crate::report::Failure;
 use crate::ui::Ui;
 
@@ -19,17 +18,15 @@ use crate::ui::Ui;
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn main(ui: &Ui, cli: &Cli, logs: &Logs) -> Result<u8, Failure> {
-    let project = Project::find(cli.directory.as_deref().unwrap_or(Path::new(".")))?;
-    let ledger = Ledger::of(&project.root);
-    let id = ledger
-        .resolve(&logs.run)
-        .map_err(|error| Failure::of(&error).hint(format!("runs are in {}", ledger.folder().display())))?;
+    let project = ProjectLedger::of(cli.directory.as_deref())?;
+    let id = project.find(&logs.run)?;
+    let ledger = &project.ledger;
     let view = View { ui, logs };
     let reader = Reader::open(&ledger.run_folder(id)).map_err(|error| Failure::of(&error))?;
     let shown = if logs.json || logs.timestamps {
-        view.lines(Lines::new(reader), &|| is_growing(&ledger, id))
+        view.lines(Lines::new(reader), &|| is_growing(ledger, id))
     } else {
-        view.bytes(reader, &|| is_growing(&ledger, id))
+        view.bytes(reader, &|| is_growing(ledger, id))
     };
     match shown {
         Err(Stop::Reader) | Ok(()) => Ok(0),

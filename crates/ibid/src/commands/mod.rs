@@ -1,9 +1,12 @@
 //! One file a verb.
 
 pub mod build;
+pub mod checkout;
 pub mod context;
 pub mod dev;
-pub mod diff_images;
+pub mod diff;
+mod diff_images;
+mod diff_runs;
 pub mod doctor;
 pub mod eject;
 pub mod gc;
@@ -13,10 +16,15 @@ pub mod inspect;
 pub mod load;
 pub mod login;
 pub mod logs;
+pub mod marks;
+pub mod plot;
 pub mod pull;
 pub mod push;
+pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod runs;
 pub mod save;
+pub mod show;
 pub mod store;
 pub mod tag;

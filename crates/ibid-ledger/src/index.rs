@@ -1,0 +1,277 @@
+//! All runs of a ledger, newest first, quickly: what was read of their records before is kept in an SQLite file.
+//!
+//! The index is a cache. It may be removed at any time, is made anew when it is damaged or of another version, and is
+//! done without where it cannot be written. It never decides which runs there are: names, sizes and times of the files in
+//! the ledger do. A record that has changed in any way that these show is read again, and so is every run that has not ended.
+//!
+//! ```text
+//! runs   id           the run's name, 6 bytes
+//!        record_time  when its record was written, nanoseconds since 1970
+//!        record_bytes size of its record
+//!        folder_time  when something in its folder was made, renamed or removed
+//!        summary      its `Summary` in postcard's encoding
+//! ```
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, statat};
+use rustix::io::Errno;
+
+use crate::ledger::{Error, Ledger, io};
+use crate::record::Status;
+use crate::run_id::RunId;
+use crate::summary::{Standing, Summary};
+
+/// Another layout of the file, or of what it holds, gets another number.
+const VERSION: i64 = 1;
+/// A file that is younger than this could change again without its time showing it.
+const SETTLED_NANOSECONDS: i128 = 2_000_000_000;
+/// So long somebody waits for another who writes the index, before going without.
+const WAIT: Duration = Duration::from_millis(300);
+/// Fewer are not worth a thread.
+const ITEMS_PER_THREAD_MIN: usize = 64;
+const THREADS_MAX: usize = 8;
+
+/// What the files of a run looked like: time and size of its record, and time of its folder, which changes when marks do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    record_time: i64,
+    record_bytes: i64,
+    folder_time: i64,
+}
+
+/// All runs of `ledger`, newest first; those without a readable record last. `index` is the file to keep it in, none to do without.
+pub fn runs(ledger: &Ledger, index: Option<&Path>) -> Result<Vec<Summary>, Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
+    // Looking at the files and reading the index take about as long: neither waits for the other.
+    let (found, (mut index, known)) = std::thread::scope(|scope| {
+        let known = scope.spawn(|| known(index));
+        (scan(&ledger.folder().join("runs")), known.join().expect("reading the index does not panic"))
+    });
+    let found = found?;
+    let mut known: HashMap<RunId, (Stamp, Vec<u8>)> =
+        known.into_iter().map(|row| (row.id, (row.stamp, row.summary))).collect();
+    let (mut same, mut changed) = (Vec::with_capacity(found.len()), Vec::new());
+    for &(id, stamp) in &found {
+        match known.remove(&id) {
+            Some((old, summary)) if Some(old) == stamp => same.push((id, stamp, summary)),
+            _ => changed.push((id, stamp)),
+        }
+    }
+    let decoded = on_threads(&same, |(id, stamp, summary)| {
+        let summary = postcard::from_bytes::<Summary>(summary).ok().filter(|run| run.id == *id);
+        summary.ok_or((*id, *stamp))
+    });
+    let mut runs = Vec::with_capacity(found.len());
+    for decoded in decoded {
+        match decoded {
+            Ok(run) => runs.push(run),
+            // Damaged in a way that SQLite does not see.
+            Err(run) => changed.push(run),
+        }
+    }
+    let fresh = on_threads(&changed, |(id, stamp)| {
+        Some((*stamp, Summary::read(*id, &ledger.run_folder(*id), ledger.read(*id))?))
+    });
+    let fresh: Vec<(Option<Stamp>, Summary)> = fresh.into_iter().flatten().collect();
+    if let Some(index) = &mut index {
+        let settled: Vec<_> =
+            fresh.iter().filter_map(|(stamp, run)| Some((settled(*stamp, run, now)?, run))).collect();
+        if !settled.is_empty() || !known.is_empty() {
+            index.write(&settled, known.keys());
+        }
+    }
+    runs.extend(fresh.into_iter().map(|(_, run)| run));
+    runs.sort_by(|a, b| (&b.started, &b.id).cmp(&(&a.started, &a.id)));
+    Ok(runs)
+}
+
+/// The runs in a folder, and what their files look like; no stamp where there is no record yet.
+fn scan(folder: &Path) -> Result<Vec<(RunId, Option<Stamp>)>, Error> {
+    let failed = |errno: Errno| io("read", folder)(errno.into());
+    let handle = match open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        Err(errno) => return Err(failed(errno)),
+    };
+    let mut runs = Vec::new();
+    for entry in Dir::read_from(&handle).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Some(id) = entry.file_name().to_str().ok().and_then(|name| name.parse::<RunId>().ok()) else {
+            continue;
+        };
+        let stat = |path: &str| statat(&handle, path, AtFlags::empty()).ok();
+        let time = |stat: &rustix::fs::Stat| {
+            (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
+        };
+        let stamp = stat(&format!("{id}/record.json")).zip(stat(&id.to_string())).map(|(record, folder)| {
+            Stamp { record_time: time(&record), record_bytes: record.st_size, folder_time: time(&folder) }
+        });
+        runs.push((id, stamp));
+    }
+    Ok(runs)
+}
+
+/// The stamp of a run that will be the same as long as its files are; none when they are too young to tell, or the run
+/// has not ended.
+fn settled(stamp: Option<Stamp>, run: &Summary, now: i128) -> Option<Stamp> {
+    let stamp = stamp?;
+    let is_old = now - i128::from(stamp.record_time.max(stamp.folder_time)) > SETTLED_NANOSECONDS;
+    (is_old && run.standing != Standing::Known(Status::Running)).then_some(stamp)
+}
+
+/// Does something with each of `items`, on several threads where there are many, and returns the results in order.
+fn on_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let size = items.len().div_ceil(threads).max(ITEMS_PER_THREAD_MIN);
+    if items.len() <= size {
+        return items.iter().map(work).collect();
+    }
+    let work = &work;
+    std::thread::scope(|scope| {
+        let parts =
+            items.chunks(size).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<_>>()));
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().flat_map(|part| part.join().expect("no work here panics")).collect()
+    })
+}
+
+/// The index, and what is known from it. One that is damaged is replaced by an empty one.
+fn known(path: Option<&Path>) -> (Option<Index>, Vec<Row>) {
+    let Some(index) = path.and_then(Index::open) else { return (None, Vec::new()) };
+    match index.read() {
+        Ok(rows) => (Some(index), rows),
+        Err(error) if is_damage(&error) => (index.replace(), Vec::new()),
+        Err(_) => (None, Vec::new()),
+    }
+}
+
+/// A run in the index.
+struct Row {
+    id: RunId,
+    stamp: Stamp,
+    summary: Vec<u8>,
+}
+
+/// The SQLite file.
+struct Index {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl Index {
+    /// None where none can be had.
+    fn open(path: &Path) -> Option<Self> {
+        match Self::try_open(path) {
+            Ok(index) => Some(index),
+            Err(error) if is_damage(&error) => {
+                remove(path);
+                Self::try_open(path).ok()
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn try_open(path: &Path) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(WAIT)?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version != VERSION {
+            // Readers go on beside a writer.
+            connection.execute_batch(&format!(
+                "PRAGMA synchronous = OFF;
+                 PRAGMA journal_mode = WAL;
+                 BEGIN IMMEDIATE;
+                 DROP TABLE IF EXISTS runs;
+                 CREATE TABLE runs (
+                     id BLOB PRIMARY KEY, record_time INTEGER NOT NULL, record_bytes INTEGER NOT NULL,
+                     folder_time INTEGER NOT NULL, summary BLOB NOT NULL
+                 );
+                 PRAGMA user_version = {VERSION};
+                 COMMIT;"
+            ))?;
+        }
+        // Waits for no disk. A power cut can damage it then, which shows, or take it back to what was true before, which stamps show.
+        connection.execute_batch("PRAGMA synchronous = OFF")?;
+        Ok(Self { path: path.to_owned(), connection })
+    }
+
+    fn read(&self) -> rusqlite::Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        let mut statement = self
+            .connection
+            .prepare("SELECT id, record_time, record_bytes, folder_time, summary FROM runs")?;
+        let mut found = statement.query([])?;
+        while let Some(row) = found.next()? {
+            let stamp =
+                Stamp { record_time: row.get(1)?, record_bytes: row.get(2)?, folder_time: row.get(3)? };
+            rows.push(Row { id: RunId::from_bytes(row.get(0)?), stamp, summary: row.get(4)? });
+        }
+        Ok(rows)
+    }
+
+    /// An empty one in place of a damaged one.
+    fn replace(self) -> Option<Self> {
+        let path = self.path.clone();
+        drop(self);
+        remove(&path);
+        Self::try_open(&path).ok()
+    }
+
+    /// What cannot be written now is written by the next who asks.
+    fn write<'a>(&mut self, runs: &[(Stamp, &Summary)], gone: impl Iterator<Item = &'a RunId>) {
+        let _ = self.try_write(runs, gone);
+    }
+
+    fn try_write<'a>(
+        &mut self,
+        runs: &[(Stamp, &Summary)],
+        gone: impl Iterator<Item = &'a RunId>,
+    ) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut insert = transaction.prepare("INSERT OR REPLACE INTO runs VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        for (stamp, run) in runs {
+            let summary = postcard::to_allocvec(run).expect("plain data");
+            let Stamp { record_time, record_bytes, folder_time } = stamp;
+            insert.execute(params![run.id.bytes(), record_time, record_bytes, folder_time, summary])?;
+        }
+        drop(insert);
+        let mut delete = transaction.prepare("DELETE FROM runs WHERE id = ?1")?;
+        for id in gone {
+            delete.execute([id.bytes()])?;
+        }
+        drop(delete);
+        transaction.commit()
+    }
+}
+
+/// Whether the file holds what no index does. One that is in use, or on a full disk, is not damaged.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => matches!(
+            failure.code,
+            // The last is said when the table is not there, or another one.
+            ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown
+        ),
+        rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => true,
+        rusqlite::Error::SqlInputError { .. } => true,
+        _ => false,
+    }
+}
+
+/// Also what SQLite keeps beside it.
+fn remove(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let _ = fs::remove_file(name);
+    }
+}

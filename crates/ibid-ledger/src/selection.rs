@@ -1,0 +1,29 @@
+//! Which run a person means: the start of its name, a tag that it was given, or `last`.
+
+use std::path::Path;
+
+use crate::index::runs;
+use crate::ledger::{Error, Ledger};
+use crate::run_id::{RunId, UnresolvedRunId};
+
+/// The newest run.
+pub const LAST: &str = "last";
+
+/// The run that `text` means. A name goes before a tag. For `index` see [`runs`].
+pub fn find(ledger: &Ledger, index: Option<&Path>, text: &str) -> Result<RunId, Error> {
+    match ledger.resolve(text) {
+        Err(Error::Unresolved(UnresolvedRunId::Invalid { .. } | UnresolvedRunId::None { .. })) => {}
+        result => return result,
+    }
+    let runs = runs(ledger, index)?;
+    if text == LAST {
+        return Ok(runs.first().ok_or(UnresolvedRunId::Empty)?.id);
+    }
+    let text = text.to_owned();
+    let mut tagged = runs.iter().filter(|run| run.tags.contains(&text)).map(|run| run.id);
+    match (tagged.next(), tagged.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(first), Some(second)) => Err(UnresolvedRunId::SeveralTagged { text, first, second }.into()),
+        (None, _) => Err(UnresolvedRunId::Untagged { text }.into()),
+    }
+}
