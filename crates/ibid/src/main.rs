@@ -23,6 +23,7 @@ mod plot;
 mod project;
 mod project_ledger;
 mod pushed_names;
+mod recorded_options;
 mod recorded_run;
 mod registries;
 mod report;

@@ -21,6 +21,7 @@ use crate::contexts;
 use crate::image_build::{self, PeggedCode, Preparation};
 use crate::output_folders::{self, OutputFolders};
 use crate::project::Project;
+use crate::recorded_options;
 use crate::recorded_run::{Finished, RecordedRun};
 use crate::report::Failure;
 use crate::run_options::{self, RunOptions};
@@ -140,6 +141,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 env: &env,
                 pegged: pegged_code,
                 exclusions: exclusions(&project, &spec)?,
+                options: recorded_options::recorded(session.options, directory),
                 bases: preparation.found_bases().clone(),
                 output_folder: outputs.own,
                 digest_data: recorded.digest_data || project.data_digest,
