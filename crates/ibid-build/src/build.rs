@@ -736,24 +736,6 @@ pub fn built_environment(store: &Store, request: &Request) -> Result<Option<Dige
     }
 }
 
-/// What copies from the context bring into the image: the path of each file and link, with a digest of its
-/// content. The identity of the code that a build pegs.
-pub fn context_files(request: &Request) -> Result<BTreeMap<String, String>, Error> {
-    let mut files = BTreeMap::new();
-    for step in request.plan.stages.iter().flat_map(|stage| &stage.steps) {
-        let Action::Copy(copy) = &step.action else { continue };
-        if copy.from != CopyFrom::Context {
-            continue;
-        }
-        let at = |error: context::Error| Error::Step { lines: step.lines, kind: Box::new(error.into()) };
-        let selection = request.context.select_copied(copy).map_err(at)?;
-        for (path, identity) in request.context.identities(&selection).map_err(at)? {
-            files.insert(path.display().to_string(), identity);
-        }
-    }
-    Ok(files)
-}
-
 fn makes(step: &Step) -> bool {
     step.action != Action::Config
 }

@@ -54,7 +54,12 @@ pub struct Context {
     cache: Mutex<Option<StatCache>>,
     /// What folders held when they were first listed, by path.
     listed: Mutex<HashMap<Box<[u8]>, Entries>>,
+    /// Digests of what copies brought, by their sources and what they leave out.
+    copied: Mutex<HashMap<Copied, Digest>>,
 }
+
+/// What decides which files a copy brings.
+type Copied = (Vec<CopySource>, Vec<String>);
 
 /// The rules that drop files from a context, and the file they stand in.
 #[derive(Debug, Clone, Default)]
@@ -141,6 +146,7 @@ impl Context {
             cache_file: cache_file.map(Path::to_owned),
             cache: Mutex::new(None),
             listed: Mutex::new(HashMap::new()),
+            copied: Mutex::new(HashMap::new()),
         })
     }
 
@@ -261,6 +267,18 @@ impl Context {
             record.clear();
         }
         Ok(hasher.finish())
+    }
+
+    /// [`Context::digest`] of what an instruction copies from here; it is computed once.
+    pub fn digest_of_copied(&self, copy: &Copy, selection: &Selection) -> Result<Digest, Error> {
+        let copied = (copy.sources.clone(), copy.exclude.clone());
+        let lock = || self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digest) = lock().get(&copied) {
+            return Ok(*digest);
+        }
+        let digest = self.digest(selection)?;
+        lock().insert(copied, digest);
+        Ok(digest)
     }
 
     /// Every file and link of a selection with what identifies its content: the hash of its bytes, or a

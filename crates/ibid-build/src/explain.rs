@@ -1,15 +1,18 @@
 //! Why a step is run again: what it reads now beside what it read when the project was last built.
 //!
 //! The trace of the last build is a hint and no truth: it lies in the cache and may be lost, and then a step's reason
-//! is that nothing is known of it.
+//! is that nothing is known of it. It is one small cache value, and one more for the files of each step that reads any, which is
+//! read only when a reason needs it: a list of many files takes longer to read than to find unchanged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
+use ibid_core::digest::Digest;
+use ibid_store::Store;
 use serde::{Deserialize, Serialize};
 
 /// The version of the format that this code reads and writes; another one is as good as none.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Changed files that a reason names.
 const FILES_SHOWN_MAX: usize = 3;
 /// Longest value that a reason shows, characters.
@@ -35,13 +38,16 @@ pub(crate) struct TracedStep {
     pub(crate) inputs: Vec<(String, String)>,
     /// Names of variables that are the image's own; others are build arguments.
     pub(crate) own_variables: BTreeSet<String>,
-    /// What it copies or mounts from the context: path and content digest.
+    /// What it copies or mounts from the context: path and content digest. Kept apart.
+    #[serde(skip)]
     pub(crate) files: BTreeMap<String, String>,
 }
 
 /// The last build's trace, and the one that is being made.
 #[derive(Debug, Default)]
 pub struct Explanations {
+    /// Where the trace is kept, if anywhere.
+    place: Option<(Store, Digest)>,
     previous: Option<Trace>,
     /// Where in it the first step of each stage and text is.
     places: HashMap<(String, String), usize>,
@@ -50,16 +56,17 @@ pub struct Explanations {
 }
 
 impl Explanations {
-    /// Beside what was kept of the last build, if anything.
-    pub fn new(previous: Option<&[u8]>) -> Self {
-        let previous = previous
-            .and_then(|bytes| serde_json::from_slice::<Trace>(bytes).ok())
+    /// Beside what `store` keeps of the last build under `key`, if anything.
+    pub fn read(store: &Store, key: Digest) -> Result<Self, ibid_store::Error> {
+        let previous = store
+            .cache(&key)?
+            .and_then(|bytes| serde_json::from_slice::<Trace>(&bytes).ok())
             .filter(|trace| trace.version == VERSION);
         let mut places = HashMap::new();
         for (place, step) in previous.iter().flat_map(|trace: &Trace| &trace.steps).enumerate() {
             places.entry((step.stage.clone(), step.text.clone())).or_insert(place);
         }
-        Self { previous, places, now: Mutex::default() }
+        Ok(Self { place: Some((store.clone(), key)), previous, places, now: Mutex::default() })
     }
 
     /// Whether the last build's step of that name read the same.
@@ -77,19 +84,28 @@ impl Explanations {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).insert(number, step);
     }
 
-    /// What to keep for the next build; none when no step was traced. Steps that this build did not reach stay as
-    /// they were.
-    pub fn finish(self) -> Option<Vec<u8>> {
+    /// Keeps what was traced for the next build. Steps that this build did not reach stay as they were.
+    pub fn write(self) -> Result<(), ibid_store::Error> {
         let now = self.now.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if now.is_empty() {
-            return None;
-        }
+        let Some((store, key)) = self.place.filter(|_| !now.is_empty()) else { return Ok(()) };
         let mut steps: Vec<TracedStep> = now.into_values().collect();
+        for step in &steps {
+            // An empty value is none, and a list of no files is one.
+            let list = serde_json::to_vec(&step.files).expect("a list holds only text keys");
+            store.put_cache(&list_key(&key, step), &list)?;
+        }
         let reached: HashSet<(String, String)> =
             steps.iter().map(|step| (step.stage.clone(), step.text.clone())).collect();
         let old = self.previous.map(|trace| trace.steps).unwrap_or_default().into_iter();
         steps.extend(old.filter(|old| !reached.contains(&(old.stage.clone(), old.text.clone()))));
-        Some(serde_json::to_vec(&Trace { version: VERSION, steps }).expect("a trace holds only text keys"))
+        let trace = serde_json::to_vec(&Trace { version: VERSION, steps }).expect("plain data");
+        store.put_cache(&key, &trace)
+    }
+
+    /// The files that a step of the last build read; none are known when the list is lost.
+    fn files(&self, old: &TracedStep) -> BTreeMap<String, String> {
+        let list = self.place.as_ref().and_then(|(store, key)| store.cache(&list_key(key, old)).ok()?);
+        list.and_then(|list| serde_json::from_slice(&list).ok()).unwrap_or_default()
     }
 
     /// Why a step that is not in the cache must run.
@@ -100,7 +116,7 @@ impl Explanations {
         let Some(old) = self.find(&step.stage, &step.text) else {
             return vec!["the instruction is new, or was written differently".to_owned()];
         };
-        let reasons = differences(old, step);
+        let reasons = differences(old, step, &|| self.files(old));
         if reasons.is_empty() {
             return vec!["it reads the same as before, but its result is no longer in the store".to_owned()];
         }
@@ -108,8 +124,17 @@ impl Explanations {
     }
 }
 
-/// What a step reads otherwise than before.
-fn differences(old: &TracedStep, new: &TracedStep) -> Vec<String> {
+/// Where the files of a step are kept.
+fn list_key(trace: &Digest, step: &TracedStep) -> Digest {
+    Digest::of(format!("files\0{trace}\0{}\0{}", step.stage, step.text).as_bytes())
+}
+
+/// What a step reads otherwise than before. `old_files` gives the files of `old`.
+fn differences(
+    old: &TracedStep,
+    new: &TracedStep,
+    old_files: &dyn Fn() -> BTreeMap<String, String>,
+) -> Vec<String> {
     let mut reasons = Vec::new();
     if values(old, "layer") != values(new, "layer") {
         if old.base == new.base {
@@ -134,7 +159,7 @@ fn differences(old: &TracedStep, new: &TracedStep) -> Vec<String> {
     }
     for (name, verb) in [("content", "copies"), ("mounted", "mounts")] {
         if values(old, name) != values(new, name) {
-            let files = changed_files(&old.files, &new.files);
+            let files = changed_files(&old_files(), &new.files);
             reasons.push(if files.is_empty() { format!("what it {verb} has changed") } else { files });
         }
     }
@@ -211,12 +236,21 @@ mod tests {
         }
     }
 
+    /// A store that goes with the folder, and the key of a trace.
+    fn place() -> (tempfile::TempDir, Store, Digest) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(&folder.path().join("store")).expect("a store");
+        (folder, store, Digest::of(b"trace"))
+    }
+
     #[track_caller]
     fn check(old: TracedStep, new: &TracedStep, expected: &[&str]) {
-        let first = Explanations::default();
+        let (_folder, store, key) = place();
+        let read = || Explanations::read(&store, key).expect("the store is readable");
+        let first = read();
         first.keep(1, old);
-        let kept = first.finish().expect("a step was traced");
-        assert_eq!(Explanations::new(Some(&kept)).reasons(new), expected);
+        first.write().expect("the store is writable");
+        assert_eq!(read().reasons(new), expected);
     }
 
     #[test]
@@ -266,25 +300,30 @@ mod tests {
 
     #[test]
     fn what_was_not_reached_stays_known_and_what_cannot_be_read_is_nothing() {
-        let first = Explanations::default();
+        let (_folder, store, key) = place();
+        let read = || Explanations::read(&store, key).expect("the store is readable");
+        let first = read();
         first.keep(1, step(&[("user", "a")], &[]));
-        let mut later = step(&[("user", "b")], &[]);
+        let mut later = step(&[("user", "b"), ("content", "1")], &[("a", "1")]);
         later.text = "RUN later".to_owned();
         first.keep(2, later.clone());
-        let kept = first.finish().expect("traced");
-        let second = Explanations::new(Some(&kept));
+        first.write().expect("written");
+        let second = read();
         second.keep(1, step(&[("user", "c")], &[]));
-        let kept = second.finish().expect("traced");
+        second.write().expect("written");
+        assert!(read().knows("0", "RUN later", &later.inputs));
         later.inputs[0].1 = "d".to_owned();
-        assert_eq!(Explanations::new(Some(&kept)).reasons(&later), ["user: b → d"]);
-        assert!(Explanations::new(Some(&kept)).finish().is_none());
-        assert!(Explanations::new(Some(&kept)).knows(
-            "0",
-            "RUN later",
-            &[("user".to_owned(), "b".to_owned())]
-        ));
-        assert!(Explanations::new(Some(b"{")).previous.is_none());
-        let newer = String::from_utf8(kept).expect("text").replace("\"version\":2", "\"version\":3");
-        assert!(Explanations::new(Some(newer.as_bytes())).previous.is_none());
+        later.inputs[1].1 = "2".to_owned();
+        later.files.insert("a".to_owned(), "2".to_owned());
+        assert_eq!(read().reasons(&later), ["a changed", "user: b → d"]);
+        let kept = store.cache(&key).expect("readable").expect("kept");
+        read().write().expect("nothing to write");
+        assert_eq!(store.cache(&key).expect("readable").expect("kept"), kept);
+        for damaged in
+            [b"{".to_vec(), kept.iter().map(|byte| if *byte == b'3' { b'4' } else { *byte }).collect()]
+        {
+            store.put_cache(&key, &damaged).expect("writable");
+            assert!(read().previous.is_none());
+        }
     }
 }

@@ -36,12 +36,11 @@ impl Inputs {
         let mut contents = Vec::new();
         // What the files of a source are, by content.
         let mut content =
-            |from: &CopyFrom, select: &dyn Fn(&Context) -> Result<Selection, context::Error>| {
+            |from: &CopyFrom, select: &dyn Fn(&Context) -> Result<(Selection, Digest), context::Error>| {
                 let Some(context) = request.folder(from) else {
                     return Ok::<_, StepError>(key::stacked(source_layers(from, request, stages)));
                 };
-                let selection = select(context)?;
-                let digest = context.digest(&selection)?;
+                let (selection, digest) = select(context)?;
                 selections.push(selection);
                 Ok(digest)
             };
@@ -49,7 +48,11 @@ impl Inputs {
             Action::Config => return Ok(None),
             Action::Workdir { path, user } => key::workdir(path, user, layers, rules),
             Action::Copy(copy) => {
-                let content = content(&copy.from, &|context| context.select_copied(copy))?;
+                let content = content(&copy.from, &|context| {
+                    let selection = context.select_copied(copy)?;
+                    let digest = context.digest_of_copied(copy, &selection)?;
+                    Ok((selection, digest))
+                })?;
                 let mut pins = BTreeMap::new();
                 for (number, source) in copy.sources.iter().enumerate() {
                     let pin = request.remotes.known(source);
@@ -62,7 +65,11 @@ impl Inputs {
             Action::Run(run) => {
                 for mount in &run.mounts {
                     contents.push(match mount.source() {
-                        Some((from, path)) => Some(content(from, &|context| context.select_path(path))?),
+                        Some((from, path)) => Some(content(from, &|context| {
+                            let selection = context.select_path(path)?;
+                            let digest = context.digest(&selection)?;
+                            Ok((selection, digest))
+                        })?),
                         None => None,
                     });
                 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use ibid_core::digest::{DiffId, Digest};
 use ibid_core::plan::{CacheBase, CopyFrom, Mount, Permissions, Run, Sharing};
-use ibid_sandbox::{MountKind, Overlay, Upper, rootfs};
+use ibid_sandbox::{MountKind, Overlay, Tmpfs, Upper, rootfs};
 use ibid_store::{CacheMount, CommitRules, Found, MergedView};
 use ibid_sys::owner;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -163,7 +163,7 @@ impl StepMounts {
                 }
                 Mount::Tmpfs { target, bytes } => {
                     let mode = preparation.mode_below(target)?.unwrap_or(0o1777);
-                    (target, MountKind::Tmpfs { bytes: *bytes, mode })
+                    (target, MountKind::Tmpfs(Tmpfs::new(*bytes, mode)))
                 }
                 Mount::Secret { id, target, variable, required, permissions } => {
                     let Some(secret) = site.request.credentials.secrets.get(id) else {

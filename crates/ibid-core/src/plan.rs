@@ -347,7 +347,7 @@ pub struct Copy {
 
 /// One source of a copy. Paths are relative to the root of [`Copy::from`] and clean: without `.`, `..` and doubled
 /// slashes; `.` is the whole of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CopySource {
     /// A path, or a pattern of `filepath.Match`.
     Path(String),

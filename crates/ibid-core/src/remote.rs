@@ -4,7 +4,7 @@
 use crate::digest::Digest;
 
 /// A file at a URL.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UrlSource {
     /// `http` or `https`.
     pub url: String,
@@ -24,7 +24,7 @@ impl UrlSource {
 }
 
 /// A commit of a git repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GitSource {
     /// What git is to fetch from: a URL, or `user@host:path`.
     pub remote: String,

@@ -1,8 +1,30 @@
 //! What is to be run, as plain data: the same whatever engine executes it.
 
+mod capability;
+mod env_file;
+mod invalid;
+mod limits;
+mod options;
+mod port;
+mod seccomp;
+mod tmpfs;
+mod ulimit;
+mod volume;
+
 use std::path::PathBuf;
 
 use crate::digest::Digest;
+
+pub use capability::{Capabilities, Capability};
+pub use env_file::{Assignment, env_file};
+pub use invalid::InvalidOption;
+pub use limits::{Limits, bytes};
+pub use options::{ContainerOptions, Network, Seccomp, SecurityOption};
+pub use port::{Port, Protocol};
+pub use seccomp::{Answer as CallAnswer, Comparison, Condition, Rule, SeccompProfile};
+pub use tmpfs::Tmpfs;
+pub use ulimit::Ulimit;
+pub use volume::Volume;
 
 /// Name of the folder in a project that holds the records of its runs. It is no part of a build's context.
 pub const LEDGER_FOLDER: &str = ".ibid";
@@ -32,8 +54,8 @@ pub struct RunSpec {
     pub env: Vec<(String, String)>,
     /// True when a terminal is to be made for the program.
     pub terminal: bool,
-    /// True when the program gets no network but its own loopback.
-    pub without_network: bool,
+    /// What the person asked for beside that, as with Docker's options.
+    pub options: ContainerOptions,
 }
 
 /// What is executed.

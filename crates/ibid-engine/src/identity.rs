@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | ordinary, id U | U, whatever `USER` the image names | the user namespace maps U to U |
 //! | root | the image's `USER` | mounts from the host map their owner to that user and back |
+//! | ordinary, who asks to be X | X | the user namespace lets U and X change places |
+//! | root, who asks to be X | X | as with the image's `USER` |
 //!
 //! Pure: decided from texts and numbers alone.
 
@@ -33,18 +35,24 @@ pub struct Identity {
     pub make_home: bool,
 }
 
-/// Decides from the image's `USER` and user files.
-pub fn decide(host: &HostUser, image_user: &str, passwd: &str, group: &str) -> Result<Identity, UnknownUser> {
-    let mut user = match user::resolve(image_user, passwd, group) {
+/// Decides from the image's `USER` and user files. `wanted`, a user and perhaps a group, is who the person asked to be.
+pub fn decide(
+    host: &HostUser,
+    wanted: Option<&str>,
+    image_user: &str,
+    passwd: &str,
+    group: &str,
+) -> Result<Identity, UnknownUser> {
+    let mut user = match user::resolve(wanted.unwrap_or(image_user), passwd, group) {
         Ok(user) => user,
         // The name only matters where it decides the process's id.
-        Err(unknown) if host.uid == 0 => return Err(unknown),
+        Err(unknown) if host.uid == 0 || wanted.is_some() => return Err(unknown),
         Err(_) => user::resolve("", passwd, group)?,
     };
-    if host.uid != 0 && user.uid != host.uid {
-        user = user::resolve(&host.uid.to_string(), passwd, group)?;
-    }
-    if host.uid != 0 {
+    if host.uid != 0 && wanted.is_none() {
+        if user.uid != host.uid {
+            user = user::resolve(&host.uid.to_string(), passwd, group)?;
+        }
         user.gid = host.gid;
     }
     let is_known = user.name.is_some();
@@ -98,7 +106,7 @@ mod tests {
     #[track_caller]
     fn check(uid: u32, host_name: &str, image_user: &str, expected: (&str, u32, u32, &str), made: &str) {
         let host = HostUser { uid, gid: uid, name: Some(host_name.to_owned()) };
-        let identity = decide(&host, image_user, PASSWD, GROUP).expect("known");
+        let identity = decide(&host, None, image_user, PASSWD, GROUP).expect("known");
         let user = &identity.user;
         assert_eq!((user.name.as_deref().expect("named"), user.uid, user.gid, user.home.as_str()), expected);
         let added = identity.passwd.map(|text| text[PASSWD.len()..].to_owned()).unwrap_or_default();
@@ -138,13 +146,33 @@ mod tests {
         check(0, "root", "user", ("user", 1000, 1000, "/home/user"), "");
         check(0, "root", "7", ("user-7", 7, 0, "/home/user-7"), "user-7:x:7:0::/home/user-7:/bin/sh\n");
         let host = HostUser { uid: 0, gid: 0, name: None };
-        assert!(decide(&host, "absent", PASSWD, GROUP).is_err());
+        assert!(decide(&host, None, "absent", PASSWD, GROUP).is_err());
+    }
+
+    #[test]
+    fn who_asks_to_be_somebody_is() {
+        let check = |uid, wanted: &str, expected: (&str, u32, u32, &str)| {
+            let host = HostUser { uid, gid: uid, name: Some("ann".to_owned()) };
+            let user = decide(&host, Some(wanted), "user", PASSWD, GROUP).expect("known").user;
+            assert_eq!(
+                (user.name.as_deref().expect("named"), user.uid, user.gid, user.home.as_str()),
+                expected
+            );
+        };
+        for host in [0, 1234] {
+            check(host, "0:0", ("root", 0, 0, "/root"));
+            check(host, "user", ("user", 1000, 1000, "/home/user"));
+            check(host, "user:0", ("user", 1000, 0, "/home/user"));
+            check(host, "77:88", ("user-77", 77, 88, "/home/user-77"));
+            let host = HostUser { uid: host, gid: host, name: None };
+            assert!(decide(&host, Some("absent"), "user", PASSWD, GROUP).is_err());
+        }
     }
 
     #[test]
     fn a_group_that_the_image_lacks_is_named() {
         let host = HostUser { uid: 1000, gid: 50, name: None };
-        let identity = decide(&host, "user", PASSWD, GROUP).expect("known");
+        let identity = decide(&host, None, "user", PASSWD, GROUP).expect("known");
         assert_eq!(identity.group.expect("made"), format!("{GROUP}user-50:x:50:\n"));
     }
 }

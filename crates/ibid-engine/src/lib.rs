@@ -1,5 +1,7 @@
 //! Image and run spec to exit status. The engine here is ibid's own, [`native`].
 
+mod container;
+pub mod hidden;
 pub mod identity;
 pub mod native;
 pub mod relay;

@@ -1,19 +1,19 @@
 //! The built-in engine: a run spec becomes a sandbox over a scratch overlay that is thrown away at the end.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use ibid_core::image::ContainerConfig;
-use ibid_core::run::{Command, Mode, RunSpec};
+use ibid_core::run::{Command, Mode, Network, RunSpec};
 use ibid_core::user::UnknownUser;
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
-    Attendance, ExitStatus, IdMap, InjectedFile, Mount, MountKind, Network, Overlay, Rootfs, Spec, Stdio,
-    Upper, Usage,
+    Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Upper, Usage,
 };
 use ibid_store::{Found, MergedView, Scratch, Store};
 
+use crate::container;
 use crate::identity::{self, HostUser, Identity};
 use crate::relay::{self, Relay};
 
@@ -35,6 +35,20 @@ pub enum Error {
     /// The image says nothing about what to run.
     #[error("the image has neither ENTRYPOINT nor CMD, and no command was given")]
     NoCommand,
+    /// `[code] keep` names what the image does not have.
+    #[error("`{path}` is to be kept, but the image has no such thing in `{folder}`")]
+    NothingToKeep {
+        /// As ibid.toml names it.
+        path: String,
+        /// The code folder.
+        folder: String,
+    },
+    /// A mount would cover the code.
+    #[error("`{target}` is where the code is mounted")]
+    OverCode {
+        /// The place.
+        target: String,
+    },
     /// What the program writes cannot be passed on.
     #[error("cannot pass on what the program writes")]
     Relay {
@@ -86,6 +100,7 @@ pub fn run(
     let view = MergedView::new(lowers.clone());
     let identity = identity::decide(
         host,
+        spec.options.user.as_deref(),
         &image.config.user,
         &read_text(&view, "/etc/passwd")?,
         &read_text(&view, "/etc/group")?,
@@ -96,7 +111,7 @@ pub fn run(
     image.rootfs.diff_ids.iter().for_each(|layer| store.use_layer(layer));
     store.unlock();
     if identity.make_home {
-        make_home(&scratch, &identity)?;
+        make_home(&scratch, &identity, host)?;
     }
     let argv = argv(&image.config, spec, &view, &identity)?;
     let root = Overlay {
@@ -105,20 +120,20 @@ pub fn run(
         // Nothing here outlives the run.
         volatile: true,
     };
-    let sandbox = Spec {
-        mounts: mounts(spec, host, &identity, trust)?,
+    let mut sandbox = Spec {
+        mounts: mounts(spec, host, &identity, trust, &view)?,
         files: files(spec, &identity, trust),
         env: environment(&image.config, spec, &identity, trust),
         cwd: if image.config.working_dir.is_empty() { "/".to_owned() } else { image.config.working_dir },
         uid: identity.user.uid,
         gid: identity.user.gid,
         groups: identity.user.groups,
-        hostname: spec.id.clone(),
+        hostname: hostname(spec).to_owned(),
         terminal: spec.terminal,
-        network: if spec.without_network { Network::None } else { Network::Host },
         waits: watch.is_some(),
         ..Spec::new(Rootfs::Overlay(root), argv)
     };
+    container::apply(&mut sandbox, &spec.options, host);
     match watch {
         Some(watch) => run_watched(&sandbox, watch),
         None => {
@@ -158,9 +173,14 @@ fn argv(
     view: &MergedView,
     identity: &Identity,
 ) -> Result<Vec<String>, Error> {
-    let args = match &spec.command {
-        Command::Entrypoint(args) => args,
-        Command::Shell => return Ok(vec![shell(config, view, identity)?]),
+    let args = match (&spec.command, &spec.options.entrypoint) {
+        (Command::Entrypoint(args), None) => args,
+        (Command::Shell, None) => return Ok(vec![shell(config, view, identity)?]),
+        (command, Some(program)) => {
+            let args = if let Command::Entrypoint(args) = command { &args[..] } else { &[] };
+            let argv: Vec<String> = program.iter().chain(args).cloned().collect();
+            return if argv.is_empty() { Err(Error::NoCommand) } else { Ok(argv) };
+        }
     };
     let mut argv = config.entrypoint.clone().unwrap_or_default();
     if args.is_empty() {
@@ -208,7 +228,7 @@ fn environment(
     set("PATH", ibid_core::image::DEFAULT_PATH, false);
     set("HOME", &identity.user.home, false);
     set("USER", identity.user.name.as_deref().unwrap_or("user"), false);
-    set("HOSTNAME", &spec.id, false);
+    set("HOSTNAME", hostname(spec), false);
     if spec.terminal {
         set("TERM", &std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned()), false);
     }
@@ -223,7 +243,11 @@ fn environment(
 
 fn files(spec: &RunSpec, identity: &Identity, trust: &HostTrust) -> Vec<InjectedFile> {
     let mut files = trust.files.clone();
-    files.extend(ibid_sandbox::trust::network_files(&spec.id));
+    files.extend(match spec.options.network {
+        Network::Host => ibid_sandbox::trust::network_files(hostname(spec)),
+        Network::None => ibid_sandbox::trust::own_network_files(hostname(spec), false),
+        Network::Private => ibid_sandbox::trust::own_network_files(hostname(spec), true),
+    });
     for (target, content) in [("/etc/passwd", &identity.passwd), ("/etc/group", &identity.group)] {
         if let Some(content) = content {
             files.push(InjectedFile {
@@ -242,26 +266,19 @@ fn mounts(
     host: &HostUser,
     identity: &Identity,
     trust: &HostTrust,
+    view: &MergedView,
 ) -> Result<Vec<Mount>, Error> {
-    let mut mounts = trust.mounts.clone();
-    let Some(folder) = &spec.code.folder else { return Ok(mounts) };
-    let idmap = |path: &Path| -> Result<Option<IdMap>, Error> {
-        if host.uid != 0 {
-            return Ok(None);
-        }
-        let owner = fs::metadata(path).map_err(io("read", path))?;
-        let ids = IdMap {
-            host_uid: owner.uid(),
-            host_gid: owner.gid(),
-            container_uid: identity.user.uid,
-            container_gid: identity.user.gid,
-        };
-        Ok((ids.host_uid != ids.container_uid || ids.host_gid != ids.container_gid).then_some(ids))
+    let mut mounts = Vec::new();
+    let asked_for = container::asked_for(&spec.options, spec.code.folder.as_deref(), host, identity)?;
+    let Some(folder) = &spec.code.folder else {
+        mounts.extend(asked_for);
+        mounts.extend(trust.mounts.iter().cloned());
+        return Ok(mounts);
     };
     let mut bind_from = |from: &Path, relative: &str, read_only: bool| -> Result<(), Error> {
         let source = from.join(relative);
         let target = if relative.is_empty() { folder.clone() } else { format!("{folder}/{relative}") };
-        let idmap = idmap(&source)?;
+        let idmap = container::idmap(&source, host, identity)?;
         mounts.push(Mount { target, kind: MountKind::Bind { source, read_only, idmap } });
         Ok(())
     };
@@ -286,16 +303,25 @@ fn mounts(
             bind_from(&spec.project, path, true)?;
         }
     }
+    mounts.extend(container::kept(spec, view)?);
+    mounts.extend(asked_for);
+    // Last, so that a folder in memory over `/run` does not hide them.
+    mounts.extend(trust.mounts.iter().cloned());
     Ok(mounts)
 }
 
+/// The run's own name for the machine.
+fn hostname(spec: &RunSpec) -> &str {
+    spec.options.hostname.as_deref().unwrap_or(&spec.id)
+}
+
 /// A home for a user that the image does not know, in the run's throw-away files.
-fn make_home(scratch: &Scratch, identity: &Identity) -> Result<(), Error> {
+fn make_home(scratch: &Scratch, identity: &Identity, host: &HostUser) -> Result<(), Error> {
+    // Without root, the run's user is on disk the person, by whatever number it is known in the container.
+    let owner = if host.uid == 0 { (identity.user.uid, identity.user.gid) } else { (host.uid, host.gid) };
     let home = scratch.upper().join(identity.user.home.trim_start_matches('/'));
     let parent = home.parent().expect("a home is below /home");
-    for (folder, mode, uid, gid) in
-        [(parent, 0o755, 0, 0), (&home, 0o700, identity.user.uid, identity.user.gid)]
-    {
+    for (folder, mode, uid, gid) in [(parent, 0o755, 0, 0), (&home, 0o700, owner.0, owner.1)] {
         fs::DirBuilder::new().mode(mode).create(folder).map_err(io("make the folder", folder))?;
         ibid_sys::owner::change_path(folder, (uid, gid))
             .map_err(|errno| io("set the owner of", folder)(errno.into()))?;
@@ -308,7 +334,7 @@ fn read_text(view: &MergedView, path: &str) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&content.unwrap_or_default()).into_owned())
 }
 
-fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { action, path, source }
 }

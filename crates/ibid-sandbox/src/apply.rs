@@ -26,7 +26,8 @@ const OVER_THE_OLD_ROOT: &str = "/";
 /// Performs all steps. `idmaps` are the user namespaces that [`Step::Bind`] refers to.
 /// With `only_id`, nothing is given to root: there is nobody but the user.
 pub(crate) fn apply(steps: &[Step], only_id: bool, idmaps: &[OwnedFd]) -> Result<(), Failure> {
-    let mut stage = Stage { only_id, root: None, files: None, files_written: 0, empty: None };
+    let mut stage =
+        Stage { only_id, root: None, files: None, files_written: 0, held: Vec::new(), empty: None };
     for step in steps {
         stage.perform(step, idmaps)?;
     }
@@ -40,12 +41,18 @@ struct Stage {
     files: Option<OwnedFd>,
     /// How many there are, which names the next one.
     files_written: usize,
+    /// What the root file system has at some places, with each place.
+    held: Vec<(String, OwnedFd)>,
     /// An empty read-only folder, for masking.
     empty: Option<OwnedFd>,
 }
 
 fn failure(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(Errno) -> Failure {
     move |errno| Failure::step(step, Some(path.into()), errno)
+}
+
+fn no_root() -> Failure {
+    Failure::step("find the root file system", None, Errno::NOENT)
 }
 
 impl From<Restrict> for Attributes {
@@ -61,7 +68,7 @@ impl From<Restrict> for Attributes {
 
 impl Stage {
     fn root(&self) -> Result<&Root, Failure> {
-        self.root.as_ref().ok_or_else(|| Failure::step("find the root file system", None, Errno::NOENT))
+        self.root.as_ref().ok_or_else(no_root)
     }
 
     fn perform(&mut self, step: &Step, idmaps: &[OwnedFd]) -> Result<(), Failure> {
@@ -70,8 +77,12 @@ impl Stage {
                 let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
                 mount_change("/", flags).map_err(failure("separate the mounts from the host's", "/"))
             }
-            Step::Loopback => ibid_sys::network::loopback_up()
-                .map_err(|errno| Failure::step("switch the loopback device on", None, errno)),
+            Step::Loopback => {
+                // As in Docker: nobody else's port has a number below 1024 here. An older kernel keeps its limit.
+                let _as_it_was = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+                ibid_sys::network::loopback_up()
+                    .map_err(|errno| Failure::step("switch the loopback device on", None, errno))
+            }
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes())
                 .map_err(|errno| Failure::step("set the host name", None, errno)),
             Step::RootOverlay(source) => {
@@ -118,6 +129,24 @@ impl Stage {
                     })?),
                 };
                 self.bind(source, *recursive, (*restrict).into(), idmap, &target.path, target.follow_links)
+            }
+            Step::Hold(paths) => {
+                let root = self.root.as_ref().ok_or_else(no_root)?;
+                for path in paths {
+                    let hold = || overlay::clone(root.find(path, true)?, false);
+                    self.held.push((path.clone(), hold().map_err(failure("keep what the image has", path))?));
+                }
+                Ok(())
+            }
+            Step::Uncover(index) => {
+                let root = self.root()?;
+                let (path, held) = self.held.get(*index).ok_or_else(no_root)?;
+                let uncovered = || {
+                    let is_folder = FileType::from_raw_mode(fstat(held)?.st_mode) == FileType::Directory;
+                    let place = if is_folder { root.folder(path, true)? } else { root.file(path, true)? };
+                    attach(held, place)
+                };
+                uncovered().map_err(failure("show what the image has", path))
             }
             Step::Folders(paths) => {
                 let root = self.root()?;

@@ -1,8 +1,8 @@
 //! What a program in a container may do beside an ordinary one: Docker's default capabilities.
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
-    set_capabilities,
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities,
 };
 
 use ibid_sys::Errno;
@@ -28,11 +28,15 @@ const DEFAULT: [CapabilitySet; 14] = [
     CapabilitySet::AUDIT_WRITE,
 ];
 
-/// The bits of Docker's default set and of `extra`.
-pub(crate) fn allowed(extra: &[u8]) -> u64 {
-    let default = DEFAULT.iter().fold(0, |bits, capability| bits | capability.bits());
-    extra.iter().fold(default, |bits, number| bits | 1 << number)
-}
+/// The bits of Docker's default set.
+pub(crate) const DEFAULT_SET: u64 = {
+    let (mut bits, mut at) = (0, 0);
+    while at < DEFAULT.len() {
+        bits |= DEFAULT[at].bits();
+        at += 1;
+    }
+    bits
+};
 
 /// Takes from this thread, for ever, the chance to gain what is not in `allowed`. Needs `CAP_SETPCAP`.
 pub(crate) fn limit(allowed: u64) -> Result<(), Errno> {
@@ -49,17 +53,18 @@ pub(crate) fn limit(allowed: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Leaves this thread with `allowed` when it is root in its namespace, else with nothing. What it may pass
-/// on to a program of another user is empty, as CVE-2022-24769 teaches.
-pub(crate) fn keep(allowed: u64, root: bool) -> Result<(), Errno> {
-    let mut held = CapabilitySet::empty();
-    if root {
-        held = rustix::thread::capabilities(None)?.permitted & CapabilitySet::from_bits_retain(allowed);
+/// Leaves this thread with `allowed` when it is root in its namespace, else with `given` of it, which the program it
+/// executes has then. What else it may pass on to a program of another user is empty, as CVE-2022-24769 teaches.
+pub(crate) fn keep(allowed: u64, given: u64, root: bool) -> Result<(), Errno> {
+    let permitted = rustix::thread::capabilities(None)?.permitted;
+    let passed_on = if root { 0 } else { given & allowed };
+    let held = permitted & CapabilitySet::from_bits_retain(if root { allowed } else { passed_on });
+    let passed_on = permitted & CapabilitySet::from_bits_retain(passed_on);
+    set_capabilities(None, CapabilitySets { effective: held, permitted: held, inheritable: passed_on })?;
+    for capability in passed_on.iter() {
+        configure_capability_in_ambient_set(capability, true)?;
     }
-    set_capabilities(
-        None,
-        CapabilitySets { effective: held, permitted: held, inheritable: CapabilitySet::empty() },
-    )
+    Ok(())
 }
 
 #[cfg(test)]
@@ -69,7 +74,6 @@ mod tests {
     #[test]
     fn the_default_set_is_docker_s() {
         // The value that /proc/self/status shows as CapBnd in a Docker container.
-        assert_eq!(allowed(&[]), 0x0000_0000_a804_25fb);
-        assert_eq!(allowed(&[19]), 0xa804_25fb | 1 << 19);
+        assert_eq!(DEFAULT_SET, 0x0000_0000_a804_25fb);
     }
 }

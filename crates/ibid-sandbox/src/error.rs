@@ -52,12 +52,61 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A limit of each process is not to be had.
+    #[error("the limit `{}` of each process cannot be set", resource_name(*.resource))]
+    Rlimit {
+        /// As the kernel numbers it.
+        resource: u8,
+        /// Why.
+        source: io::Error,
+    },
+    /// Limits of all processes together are not to be had.
+    #[error("cannot limit {limit}: {reason}")]
+    Limits {
+        /// Which one.
+        limit: &'static str,
+        /// What is in the way.
+        reason: String,
+        /// The command that mends it, where there is one.
+        mend: Option<String>,
+    },
+    /// There is no private network.
+    #[error("cannot make a private network: {reason}")]
+    Network {
+        /// What is in the way.
+        reason: String,
+        /// The command that mends it, where there is one.
+        mend: Option<String>,
+    },
     /// The stage ended without a word.
     #[error("the container's first process ended unexpectedly ({status})")]
     Lost {
         /// How.
         status: String,
     },
+}
+
+/// As setrlimit(2) has them, in the kernel's order.
+fn resource_name(resource: u8) -> &'static str {
+    const NAMES: [&str; 16] = [
+        "cpu",
+        "fsize",
+        "data",
+        "stack",
+        "core",
+        "rss",
+        "nproc",
+        "nofile",
+        "memlock",
+        "as",
+        "locks",
+        "sigpending",
+        "msgqueue",
+        "nice",
+        "rtprio",
+        "rttime",
+    ];
+    NAMES.get(usize::from(resource)).copied().unwrap_or("?")
 }
 
 fn searched(path: &Option<String>) -> String {
@@ -73,8 +122,12 @@ pub(crate) const OVERLAY_STEP: &str = "mount the layers of the root file system"
 
 impl Error {
     /// What to do about it, where that is known.
-    pub fn mend(&self) -> Option<&'static str> {
+    pub fn mend(&self) -> Option<&str> {
         match self {
+            Self::Limits { mend, .. } | Self::Network { mend, .. } => mend.as_deref(),
+            Self::Rlimit { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("only root can raise a limit above its own hard one, which `ulimit -H -a` lists")
+            }
             Self::Setup { step, .. } if step == OVERLAY_STEP => Some(
                 "the store must be on a file system that overlays can be made of, such as ext4, xfs, btrfs or tmpfs: set XDG_DATA_HOME to a folder there; `ibid doctor` tries it",
             ),
@@ -87,7 +140,13 @@ impl Error {
         match self {
             Self::NotFound { .. } | Self::NoInterpreter { .. } => 127,
             Self::NotExecutable { .. } => 126,
-            Self::Invalid { .. } | Self::Setup { .. } | Self::IdmapRefused { .. } | Self::Lost { .. } => 125,
+            Self::Invalid { .. }
+            | Self::Setup { .. }
+            | Self::IdmapRefused { .. }
+            | Self::Rlimit { .. }
+            | Self::Limits { .. }
+            | Self::Network { .. }
+            | Self::Lost { .. } => 125,
         }
     }
 }

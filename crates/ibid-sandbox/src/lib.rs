@@ -24,9 +24,11 @@
 
 mod apply;
 mod capabilities;
+mod cgroup;
 mod error;
 mod idmap;
 mod init;
+mod network;
 mod obstacle;
 mod overlay;
 mod owners;
@@ -44,7 +46,11 @@ pub mod rootfs;
 pub mod trust;
 pub mod userns;
 
+pub use cgroup::achievable;
 pub use error::Error;
 pub use running::{Attendance, Handle, Running, Stdio, Usage, run, run_attended, spawn};
-pub use spec::{ExitStatus, IdMap, InjectedFile, Mount, MountKind, Network, Overlay, Rootfs, Spec, Upper};
+pub use spec::{
+    DEFAULT_CAPABILITIES, ExitStatus, Forward, IdMap, InjectedFile, Limits, Mount, MountKind, Network,
+    Overlay, Rlimit, Rootfs, Spec, SystemCalls, Tmpfs, Upper,
+};
 pub use stage::stage_main_if_asked;

@@ -8,15 +8,19 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capabilities;
+use ibid_core::run::SeccompProfile;
+
 use crate::error::Error;
-use crate::spec::{IdMap, InjectedFile, MountKind, Network, Overlay, Rootfs, Spec};
+use crate::spec::{IdMap, InjectedFile, MountKind, Network, Overlay, Rootfs, Spec, SystemCalls, Tmpfs};
+use crate::{capabilities, seccomp};
 
 /// What the plan needs to know of the process that starts the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// The starter's user id.
     pub(crate) uid: u32,
+    /// The kernel's version.
+    pub(crate) kernel: (u32, u32),
     /// True when the starter is in a user namespace, so not in the host's own.
     pub(crate) user_namespace: bool,
     /// True when that namespace knows one id only.
@@ -76,6 +80,10 @@ pub(crate) enum Step {
         /// Index of the user namespace whose maps it gets.
         idmap: Option<usize>,
     },
+    /// Takes hold of what the root file system has at these places, for [`Step::Uncover`].
+    Hold(Vec<String>),
+    /// Mounts the one of this index of what was held over its own place.
+    Uncover(usize),
     /// Makes folders.
     Folders(Vec<String>),
     /// Makes symbolic links: name, and where it points.
@@ -149,11 +157,28 @@ pub(crate) struct Process {
     pub(crate) umask: u32,
     /// A bit for each capability it may ever have.
     pub(crate) capabilities: u64,
+    /// What it has of them when it is not root.
+    pub(crate) given_capabilities: u64,
+    /// Which system calls it may make.
+    pub(crate) system_calls: Calls,
+    /// Limits by the kernel's numbers: what holds, and what it can be raised to. [`u64::MAX`] is no limit.
+    pub(crate) rlimits: Vec<(u8, u64, u64)>,
     /// What becomes of its calls about owners and ids.
     pub(crate) owners: Owners,
     /// Whether the starter has something to do for it before it starts.
     pub(crate) waits: bool,
     pub(crate) terminal: Option<Terminal>,
+}
+
+/// Which system calls a program may make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Calls {
+    /// Those of Docker's default profile.
+    Docker,
+    /// All.
+    All,
+    /// Those that this filter lets pass: operation, two jumps and constant of each instruction.
+    Filtered(Vec<(u16, u8, u8, u32)>),
 }
 
 /// What becomes of calls that change owners or ids, or ask for them.
@@ -208,15 +233,25 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
 /// Decides. The idmaps come back beside the steps, because only the starter can make their user
 /// namespaces; [`Step::Bind`] refers to them by index.
 pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Error> {
-    check(spec)?;
+    check(spec, facts)?;
     let mut steps = vec![Step::SeparateMounts];
-    if spec.network == Network::None {
+    if spec.network != Network::Host {
         steps.push(Step::Loopback);
     }
     steps.push(Step::Hostname(spec.hostname.clone()));
     steps.push(root(&spec.rootfs));
     steps.extend(kernel_filesystems(spec, facts));
     steps.extend(devices(spec, facts));
+    let held: Vec<&str> = spec
+        .mounts
+        .iter()
+        .filter(|mount| mount.kind == MountKind::Underneath)
+        .map(|mount| mount.target.as_str())
+        .collect();
+    if !held.is_empty() {
+        steps.push(Step::Hold(held.iter().map(|path| (*path).to_owned()).collect()));
+    }
+    let mut uncovered = 0..held.len();
     let mut idmaps = Vec::new();
     for mount in &spec.mounts {
         let target = Target { path: mount.target.clone(), follow_links: true };
@@ -231,12 +266,13 @@ pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Err
                     .filter(|map| !facts.user_namespace && !is_identity(map))
                     .map(|map| index_of(&mut idmaps, map)),
             },
-            MountKind::Tmpfs { bytes, mode } => Step::Filesystem {
+            MountKind::Tmpfs(tmpfs) => Step::Filesystem {
                 kind: "tmpfs".to_owned(),
                 target,
-                options: tmpfs_options(*bytes, *mode, facts),
-                restrict: Restrict { write: false, suid: true, devices: true, exec: false },
+                options: tmpfs_options(*tmpfs, facts),
+                restrict: Restrict { write: tmpfs.read_only, suid: true, devices: true, exec: tmpfs.no_exec },
             },
+            MountKind::Underneath => Step::Uncover(uncovered.next().unwrap_or_default()),
             MountKind::File { content, uid, gid, mode } => Step::Inject(vec![File {
                 target: mount.target.clone(),
                 content: content.clone(),
@@ -255,10 +291,11 @@ pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Err
         steps.push(Step::ProtectRoot);
     }
     steps.push(Step::EnterRoot);
-    Ok((Steps { steps, only_id: facts.only_id, process: process(spec, facts) }, idmaps))
+    let process = process(spec, facts)?;
+    Ok((Steps { steps, only_id: facts.only_id, process }, idmaps))
 }
 
-fn check(spec: &Spec) -> Result<(), Error> {
+fn check(spec: &Spec, facts: Facts) -> Result<(), Error> {
     let invalid = |what: String| Err(Error::Invalid { what });
     if spec.argv.is_empty() || spec.argv[0].is_empty() {
         return invalid("no program to run".to_owned());
@@ -287,6 +324,18 @@ fn check(spec: &Spec) -> Result<(), Error> {
             return invalid(format!("`{path}` is no place to mount: it must be absolute and below `/`"));
         }
     }
+    if facts.only_id {
+        for mount in &spec.mounts {
+            if let MountKind::Tmpfs(Tmpfs { uid, gid, .. }) = mount.kind
+                && ((uid != 0 && uid != spec.uid) || (gid != 0 && gid != spec.gid))
+            {
+                return invalid(format!(
+                    "`{}` cannot belong to {uid}:{gid}: one user id is mapped, and everything is {}:{}'s",
+                    mount.target, spec.uid, spec.gid
+                ));
+            }
+        }
+    }
     if !spec.cwd.starts_with('/') {
         return invalid(format!("working folder `{}` is not absolute", spec.cwd));
     }
@@ -295,7 +344,9 @@ fn check(spec: &Spec) -> Result<(), Error> {
     {
         return invalid("a root file system needs a layer".to_owned());
     }
-    if let Some(number) = spec.extra_capabilities.iter().find(|number| **number > capabilities::LAST) {
+    let beyond = (spec.capabilities | spec.given_capabilities) >> (capabilities::LAST + 1);
+    if beyond != 0 {
+        let number = u32::from(capabilities::LAST) + 1 + beyond.trailing_zeros();
         return invalid(format!("there is no capability number {number}"));
     }
     Ok(())
@@ -330,7 +381,7 @@ fn kernel_filesystems(spec: &Spec, facts: Facts) -> [Step; 4] {
     let closed = Restrict { write: false, suid: true, devices: true, exec: true };
     let read_only = Restrict { write: true, ..closed };
     // The kernel lets only the owner of the network namespace mount a fresh `/sys`.
-    let sys = if !facts.user_namespace || spec.network == Network::None {
+    let sys = if !facts.user_namespace || spec.network != Network::Host {
         filesystem("sysfs", "/sys", &[], read_only)
     } else {
         Step::Bind {
@@ -365,7 +416,7 @@ fn filesystem(kind: &str, path: &str, options: &[(&str, &str)], restrict: Restri
 /// program with `CAP_MKNOD` can make one for the host's disk, but never open it.
 fn devices(spec: &Spec, facts: Facts) -> Vec<Step> {
     let no_exec = Restrict { write: false, suid: true, devices: true, exec: true };
-    let mut folder_options = tmpfs_options(None, 0o755, facts);
+    let mut folder_options = tmpfs_options(Tmpfs::new(None, 0o755), facts);
     folder_options.push(("size".to_owned(), "65536k".to_owned()));
     let mut steps = vec![
         Step::Filesystem {
@@ -395,7 +446,7 @@ fn devices(spec: &Spec, facts: Facts) -> Vec<Step> {
     steps.push(Step::Filesystem {
         kind: "tmpfs".to_owned(),
         target: trusted("/dev/shm"),
-        options: tmpfs_options(spec.shm_bytes, 0o1777, facts),
+        options: tmpfs_options(Tmpfs::new(spec.shm_bytes, 0o1777), facts),
         restrict: no_exec,
     });
     steps.push(filesystem("mqueue", "/dev/mqueue", &[], no_exec));
@@ -403,12 +454,14 @@ fn devices(spec: &Spec, facts: Facts) -> Vec<Step> {
 }
 
 /// The kernel itself takes half of the memory when no size is given.
-fn tmpfs_options(bytes: Option<u64>, mode: u32, facts: Facts) -> Vec<(String, String)> {
-    let mut options = vec![("mode".to_owned(), format!("{mode:o}"))];
+fn tmpfs_options(tmpfs: Tmpfs, facts: Facts) -> Vec<(String, String)> {
+    let mut options = vec![("mode".to_owned(), format!("{:o}", tmpfs.mode))];
     if !facts.only_id {
-        options.extend(["uid", "gid"].map(|name| (name.to_owned(), "0".to_owned())));
+        options.extend(
+            [("uid", tmpfs.uid), ("gid", tmpfs.gid)].map(|(name, id)| (name.to_owned(), id.to_string())),
+        );
     }
-    options.extend(bytes.map(|bytes| ("size".to_owned(), bytes.to_string())));
+    options.extend(tmpfs.bytes.map(|bytes| ("size".to_owned(), bytes.to_string())));
     options
 }
 
@@ -434,8 +487,8 @@ fn file(file: &InjectedFile) -> File {
     }
 }
 
-fn process(spec: &Spec, facts: Facts) -> Process {
-    Process {
+fn process(spec: &Spec, facts: Facts) -> Result<Process, Error> {
+    Ok(Process {
         argv: spec.argv.clone(),
         env: spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         cwd: spec.cwd.clone(),
@@ -446,14 +499,32 @@ fn process(spec: &Spec, facts: Facts) -> Process {
         groups: (!facts.only_id && (facts.uid == 0 || facts.uid != spec.uid || !spec.groups.is_empty()))
             .then(|| spec.groups.clone()),
         umask: spec.umask & 0o777,
-        capabilities: capabilities::allowed(&spec.extra_capabilities),
+        capabilities: spec.capabilities,
+        given_capabilities: spec.given_capabilities & spec.capabilities,
+        system_calls: match &spec.system_calls {
+            SystemCalls::Docker => Calls::Docker,
+            SystemCalls::All => Calls::All,
+            SystemCalls::Profile(profile) => Calls::Filtered(filtered(profile, spec, facts)?),
+        },
+        rlimits: spec
+            .rlimits
+            .iter()
+            .map(|limit| (limit.resource, limit.soft.unwrap_or(u64::MAX), limit.hard.unwrap_or(u64::MAX)))
+            .collect(),
         owners: if facts.only_id && spec.keeps_owners { Owners::Remembered } else { Owners::Kernel },
-        waits: spec.waits,
+        waits: spec.waits || spec.limits.any() || matches!(spec.network, Network::Private(_)),
         terminal: spec.terminal.then(|| {
             let (rows, columns) = facts.terminal_size.unwrap_or((24, 80));
             Terminal { rows, columns }
         }),
-    }
+    })
+}
+
+fn filtered(profile: &SeccompProfile, spec: &Spec, facts: Facts) -> Result<Vec<(u16, u8, u8, u32)>, Error> {
+    let filter = seccomp::profile::compile(profile, spec.capabilities, facts.kernel).map_err(|problem| {
+        Error::Invalid { what: format!("the seccomp profile cannot be used: {problem}") }
+    })?;
+    Ok(filter.iter().map(|it| (it.code, it.jump_true, it.jump_false, it.constant)).collect())
 }
 
 /// Paths are bytes; as text where they are text.

@@ -42,11 +42,16 @@ pub(crate) enum Failure {
     NotExecutable { program: String, errno: i32 },
     Step { step: String, path: Option<PathBuf>, errno: i32 },
     IdmapRefused { path: PathBuf, errno: i32 },
+    Rlimit { resource: u8, errno: i32 },
 }
 
 impl Failure {
     pub(crate) fn step(step: &str, path: Option<PathBuf>, errno: Errno) -> Self {
         Self::Step { step: step.to_owned(), path, errno: errno.raw_os_error() }
+    }
+
+    pub(crate) fn rlimit(resource: u8, errno: Errno) -> Self {
+        Self::Rlimit { resource, errno: errno.raw_os_error() }
     }
 
     pub(crate) fn filesystem(kind: &str, target: &str, errno: Errno) -> Self {
@@ -63,6 +68,7 @@ impl Failure {
                 let source = obstacle::explained(&step, Errno::from_raw_os_error(errno));
                 Error::Setup { step, path, source }
             }
+            Self::Rlimit { resource, errno } => Error::Rlimit { resource, source: source(errno) },
             Self::IdmapRefused { path, errno } => Error::IdmapRefused { path, source: source(errno) },
         }
     }

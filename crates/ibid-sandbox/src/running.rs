@@ -25,7 +25,7 @@ use crate::error::{Error, OVERLAY_STEP};
 use crate::plan::{self, Facts, Steps};
 use crate::report::Report;
 use crate::spec::{ExitStatus, Network, Rootfs, Spec};
-use crate::{idmap, obstacle, overlay, owners, stage, terminal, userns};
+use crate::{cgroup, idmap, network, obstacle, overlay, owners, stage, terminal, userns};
 
 /// What the program reads and writes. Ignored with [`Spec::terminal`].
 #[derive(Debug, Default)]
@@ -63,6 +63,10 @@ pub struct Running {
     terminal: Option<OwnedFd>,
     /// Answers the program's calls about owners.
     owners: Option<JoinHandle<()>>,
+    /// What joins its network with the host's.
+    network: Option<network::Joined>,
+    /// What limits it. Gone when the first process is.
+    group: Option<cgroup::Group>,
     usage: Option<Usage>,
     waited: bool,
 }
@@ -126,10 +130,14 @@ fn spawn_after(spec: &Spec, stdio: Stdio, before_program: &mut dyn FnMut()) -> R
         uid: rustix::process::geteuid().as_raw(),
         user_namespace: userns::inside(),
         only_id: userns::only_id().is_some(),
+        kernel: kernel(),
         processors: processors(),
         terminal_size: spec.terminal.then(terminal::own_size).flatten(),
     };
     reap_leaving();
+    // What cannot be had is known before anything is made.
+    let pasta = matches!(spec.network, Network::Private(_)).then(network::find_pasta).transpose()?;
+    let group = spec.limits.any().then(|| cgroup::Group::new(&spec.limits)).transpose()?;
     let (steps, maps) = plan::plan(spec, facts)?;
     let plan = write_plan(&steps)?;
     let idmaps = maps.iter().map(idmap::user_namespace).collect::<Result<Vec<_>, _>>()?;
@@ -151,7 +159,16 @@ fn spawn_after(spec: &Spec, stdio: Stdio, before_program: &mut dyn FnMut()) -> R
     let argv = CStrings::new(vec![text(stage::NAME.to_owned())?, text(count.to_string())?]);
     // The one id that is mapped is the program's user, whoever that is.
     let own_ids = userns::host_ids();
-    let known_as = facts.only_id.then_some((spec.uid, spec.gid)).filter(|ids| *ids != own_ids);
+    let known_as =
+        facts.only_id.then_some((spec.uid, spec.gid)).filter(|ids| *ids != own_ids || pasta.is_some());
+    // With many ids, the two change places. Who joins a network must be let into its user namespace.
+    let is_another = spec.is_starter && (spec.uid, spec.gid) != own_ids;
+    let within = (userns::entered() && !facts.only_id && (is_another || pasta.is_some()))
+        .then(|| {
+            let wanted = if spec.is_starter { (spec.uid, spec.gid) } else { own_ids };
+            userns::swapped(own_ids, wanted)
+        })
+        .transpose()?;
     let program = own_program().map_err(setup("open ibid's own program file"))?;
     let child = launch(&Launch {
         program: program.as_fd(),
@@ -164,11 +181,12 @@ fn spawn_after(spec: &Spec, stdio: Stdio, before_program: &mut dyn FnMut()) -> R
             pid: true,
             ipc: true,
             uts: true,
-            network: spec.network == Network::None,
+            network: spec.network != Network::Host,
         },
         keep_capabilities: facts.uid != 0,
         known_as,
         own_ids,
+        within: within.as_ref().map(|namespace| namespace.as_fd()),
     })
     .map_err(setup("start a process in new namespaces"))?;
     drop((theirs, stdio, plan, program));
@@ -177,18 +195,27 @@ fn spawn_after(spec: &Spec, stdio: Stdio, before_program: &mut dyn FnMut()) -> R
         shared: Arc::new(Shared { child, socket: Socket::new(ours) }),
         terminal: None,
         owners: None,
+        network: None,
+        group,
         usage: None,
         waited: false,
     };
+    let is_nested = known_as.is_some() || within.is_some();
     loop {
         match running.shared.socket.receive() {
-            Ok(Some((Report::Listening, Some(listener)))) => {
-                running.owners = Some(owners::answer(listener.into(), spec)?);
-            }
             Ok(Some((Report::Waiting, _))) => {
+                if let Some(group) = &running.group {
+                    group.add(running.id())?;
+                }
+                if let (Network::Private(ports), Some(pasta)) = (&spec.network, &pasta) {
+                    running.network = Some(network::join(pasta, running.id(), is_nested, ports)?);
+                }
                 before_program();
                 // One that cannot be told has ended, which the next report says.
                 let _ended = running.shared.socket.give_leave();
+            }
+            Ok(Some((Report::Listening, Some(listener)))) => {
+                running.owners = Some(owners::answer(listener.into(), spec)?);
             }
             Ok(Some((Report::Started, terminal))) => {
                 running.terminal = terminal;
@@ -222,7 +249,11 @@ pub fn run_attended(
     let mut running = spawn_after(spec, stdio, before_program.unwrap_or(&mut || ()))?;
     let status = running.attend_program(signals, on_terminal.unwrap_or(&mut |_| ()))?;
     let usage = running.usage;
-    running.leave();
+    match running.group.is_some() || running.network.is_some() {
+        // What it was in can only be removed when it is gone.
+        true => drop(running.reap()),
+        false => running.leave(),
+    }
     Ok((status, usage))
 }
 
@@ -285,6 +316,17 @@ fn own_program() -> Result<OwnedFd, Errno> {
     };
     // On a kernel that cannot do it, the first process still forbids looking at it.
     Ok(protected().unwrap_or(file))
+}
+
+/// The kernel's version, as far as it has one.
+fn kernel() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => (0, 0),
+    }
 }
 
 /// How many processors the machine may ever have.
@@ -460,11 +502,13 @@ impl Socket {
 
     /// Waits until the starter lets the program start.
     pub(crate) fn wait_for_leave(&self) -> Result<(), Errno> {
+        let mut bytes = [0; 4];
         loop {
-            match rustix::net::recv(&self.0, &mut [0; 4], RecvFlags::empty()) {
+            match rustix::net::recv(&self.0, &mut bytes, RecvFlags::empty()) {
                 Err(Errno::INTR) => {}
-                Ok((_, 0)) => return Err(Errno::PIPE),
-                result => return result.map(drop),
+                Ok((_, 4)) => return Ok(()),
+                Ok(_) => return Err(Errno::PIPE),
+                Err(errno) => return Err(errno),
             }
         }
     }

@@ -7,6 +7,7 @@
 //! It differs from Docker's filter in one thing: the x32 interface, which hardly a kernel offers, does not exist.
 
 mod calls;
+pub(crate) mod profile;
 
 use ibid_sys::seccomp::Instruction;
 

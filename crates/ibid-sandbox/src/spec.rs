@@ -43,8 +43,20 @@ pub struct Spec {
     /// Whether owners that the program gives to files outlast it, because a layer is made of them. Where one id is
     /// mapped, they are remembered beside the files; without this, such a program is refused to change an owner there.
     pub keeps_owners: bool,
-    /// Capabilities beside Docker's default 14, as the kernel numbers them (`CAP_SYS_PTRACE` is 19).
-    pub extra_capabilities: Vec<u8>,
+    /// What it may do beside an ordinary program, a bit for each capability as the kernel numbers them
+    /// (`CAP_SYS_PTRACE` is 19). Root has them; another user only those in [`Self::given_capabilities`].
+    pub capabilities: u64,
+    /// What a program that is not root has of them. Docker gives such a program none, whatever it is asked for.
+    pub given_capabilities: u64,
+    /// Which system calls it may make.
+    pub system_calls: SystemCalls,
+    /// Limits of each process.
+    pub rlimits: Vec<Rlimit>,
+    /// Limits of all processes together.
+    pub limits: Limits,
+    /// Whether, without root, the program's user and group are on disk those of the one who starts it, and the other
+    /// way round. Where one id is mapped they always are; with root, see [`IdMap`].
+    pub is_starter: bool,
 }
 
 impl Spec {
@@ -69,7 +81,12 @@ impl Spec {
             shm_bytes: None,
             umask: 0o022,
             keeps_owners: false,
-            extra_capabilities: Vec::new(),
+            capabilities: DEFAULT_CAPABILITIES,
+            given_capabilities: 0,
+            system_calls: SystemCalls::Docker,
+            rlimits: Vec::new(),
+            limits: Limits::default(),
+            is_starter: false,
         }
     }
 }
@@ -127,12 +144,9 @@ pub enum MountKind {
         idmap: Option<IdMap>,
     },
     /// An empty folder in memory.
-    Tmpfs {
-        /// Largest size, bytes; none means half of the machine's memory.
-        bytes: Option<u64>,
-        /// Permission bits of the folder, `0o1777` for a `/tmp`.
-        mode: u32,
-    },
+    Tmpfs(Tmpfs),
+    /// What the root file system itself has at the target: to be seen again, over mounts made before.
+    Underneath,
     /// A small read-only file in memory that cannot be executed, such as a secret.
     File {
         /// Its bytes.
@@ -144,6 +158,30 @@ pub enum MountKind {
         /// Permission bits.
         mode: u32,
     },
+}
+
+/// An empty folder in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// Largest size, bytes; none means half of the machine's memory.
+    pub bytes: Option<u64>,
+    /// Permission bits of the folder, `0o1777` for a `/tmp`.
+    pub mode: u32,
+    /// Its owner, as the container counts.
+    pub uid: u32,
+    /// Its group, as the container counts.
+    pub gid: u32,
+    /// Refuses writing.
+    pub read_only: bool,
+    /// Refuses executing.
+    pub no_exec: bool,
+}
+
+impl Tmpfs {
+    /// One of root's in which everything ordinary can be done.
+    pub fn new(bytes: Option<u64>, mode: u32) -> Self {
+        Self { bytes, mode, uid: 0, gid: 0, read_only: false, no_exec: false }
+    }
 }
 
 /// Swaps an owner on disk and an owner in the container on one mount; every other id stays itself. So
@@ -172,12 +210,70 @@ pub struct InjectedFile {
 }
 
 /// Which network a container sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Network {
     /// The host's own.
     Host,
     /// Only a loopback device of its own.
     None,
+    /// A network of its own, which `pasta` joins with the host's: connections go out, and these ports come in.
+    Private(Vec<Forward>),
+}
+
+/// A port of the host that leads into a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// The address of the host; none means all.
+    pub address: Option<std::net::IpAddr>,
+    /// The port of the host.
+    pub host: u16,
+    /// The port in the container.
+    pub container: u16,
+    /// Datagrams instead of connections.
+    pub udp: bool,
+}
+
+/// Docker's default capabilities, a bit for each.
+pub const DEFAULT_CAPABILITIES: u64 = crate::capabilities::DEFAULT_SET;
+
+/// Which system calls a program may make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SystemCalls {
+    /// Those of Docker's default profile.
+    Docker,
+    /// All.
+    All,
+    /// Those of a profile.
+    Profile(Box<ibid_core::run::SeccompProfile>),
+}
+
+/// A limit of each process (setrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    /// As the kernel numbers it (asm-generic/resource.h).
+    pub resource: u8,
+    /// What holds; none is no limit.
+    pub soft: Option<u64>,
+    /// What it can be raised to; none is no limit.
+    pub hard: Option<u64>,
+}
+
+/// Limits of all processes of a container together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Time of processors, thousandths of one.
+    pub millicpus: Option<u64>,
+    /// Memory, bytes, swap included.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+impl Limits {
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
 }
 
 /// How a program ended.

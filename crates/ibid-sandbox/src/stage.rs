@@ -19,11 +19,11 @@ use rustix::fs::{Gid, Mode, Uid, fchown};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::plan::{Owners, Process, Steps, Terminal};
+use crate::plan::{Calls, Owners, Process, Steps, Terminal};
 use crate::report::{Failure, Report};
 use crate::running::{Socket, read_all};
 use crate::seccomp::filter;
-use crate::{apply, capabilities, init};
+use crate::{apply, capabilities, init, network};
 
 /// The stage's own name. A process of ours whose first argument it is, is one.
 pub(crate) const NAME: &str = "ibid-init";
@@ -35,7 +35,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// `main`, before any thread, log or argument parser.
 pub fn stage_main_if_asked() {
     let mut arguments = std::env::args_os();
-    if arguments.next().as_deref() != Some(OsStr::new(NAME)) {
+    let name = arguments.next();
+    let is_network = name.as_deref() == Some(OsStr::new(network::NAME));
+    if !is_network && name.as_deref() != Some(OsStr::new(NAME)) {
         return;
     }
     let count = arguments.next().and_then(|text| text.to_str()?.parse().ok());
@@ -44,6 +46,9 @@ pub fn stage_main_if_asked() {
         // Started by hand. There is nobody to tell.
         exit_now(125);
     };
+    if is_network {
+        network::attend(arguments.filter_map(|text| text.into_string().ok()), descriptors);
+    }
     let idmaps = descriptors.split_off(2);
     let (Some(plan), Some(socket)) = (descriptors.pop(), descriptors.pop()) else { exit_now(125) };
     let socket = Socket::new(socket);
@@ -180,7 +185,19 @@ impl<'a> Program<'a> {
                 .groups
                 .as_ref()
                 .map(|groups| groups.iter().map(|gid| Gid::from_raw(*gid)).collect()),
-            filter: filter(process.capabilities, process.owners),
+            filter: match &process.system_calls {
+                Calls::Docker => filter(process.capabilities, process.owners),
+                Calls::All => Vec::new(),
+                Calls::Filtered(filter) => filter
+                    .iter()
+                    .map(|&(code, jump_true, jump_false, constant)| seccomp::Instruction {
+                        code,
+                        jump_true,
+                        jump_false,
+                        constant,
+                    })
+                    .collect(),
+            },
             pretending_filter: match process.owners {
                 Owners::Remembered => filter(process.capabilities, Owners::Pretended),
                 Owners::Kernel | Owners::Pretended => Vec::new(),
@@ -227,14 +244,21 @@ fn prepare(program: &Program<'_>, terminal: Option<&OwnedFd>, socket: &Socket) -
         Failure::step("enter the working folder", Some(process.cwd.as_str().into()), errno)
     })?;
     rustix::process::umask(Mode::from_raw_mode(process.umask));
+    for (resource, soft, hard) in &process.rlimits {
+        ibid_sys::exec::limit(*resource, *soft, *hard).map_err(|errno| Failure::rlimit(*resource, errno))?;
+    }
     capabilities::limit(process.capabilities).map_err(failed("drop capabilities"))?;
     if let Some(groups) = &program.groups {
         rustix::thread::set_thread_groups(groups).map_err(failed("set the groups"))?;
     }
+    // A change of user would take them all.
+    rustix::thread::set_keep_capabilities(process.given_capabilities != 0)
+        .map_err(failed("keep the capabilities"))?;
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("set the group id"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("set the user id"))?;
-    capabilities::keep(process.capabilities, process.uid == 0).map_err(failed("set the capabilities"))?;
+    capabilities::keep(process.capabilities, process.given_capabilities, process.uid == 0)
+        .map_err(failed("set the capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(failed("refuse new privileges"))?;
     filter_calls(program, socket).map_err(failed("install the seccomp filter"))?;
     signal::reset();
@@ -243,6 +267,9 @@ fn prepare(program: &Program<'_>, terminal: Option<&OwnedFd>, socket: &Socket) -
 
 /// From here on, the starter may be asked about calls: it must have the listener first.
 fn filter_calls(program: &Program<'_>, socket: &Socket) -> Result<(), Errno> {
+    if program.filter.is_empty() {
+        return Ok(());
+    }
     if program.process.owners == Owners::Kernel {
         return seccomp::install(&program.filter);
     }

@@ -110,6 +110,30 @@ pub fn network_files(hostname: &str) -> Vec<InjectedFile> {
     ]
 }
 
+/// The same files for a container with a network of its own: of the host, only how names are searched, where there is
+/// anybody to ask for them.
+pub fn own_network_files(hostname: &str, asks: bool) -> Vec<InjectedFile> {
+    let mut files = network_files(hostname);
+    let hosts = format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {hostname}\n");
+    files[0].content = hosts.into_bytes();
+    let of_host = String::from_utf8_lossy(&files[1].content);
+    files[1].content = if asks { own_resolver(&of_host).into_bytes() } else { Vec::new() };
+    files
+}
+
+/// A `resolv.conf` that asks the network's own server, which asks the host's.
+fn own_resolver(of_host: &str) -> String {
+    let mut text = format!("nameserver {}\n", crate::network::NAME_SERVER);
+    for line in of_host.lines() {
+        let word = line.split_whitespace().next();
+        if matches!(word, Some("search" | "domain" | "options")) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +156,17 @@ mod tests {
         assert_eq!(value("PIP_CERT"), Some(CA_TARGET));
         assert_eq!(value("https_proxy"), Some("http://proxy:3128"));
         assert_eq!(value("no_proxy"), None);
+    }
+
+    #[test]
+    fn a_network_of_its_own_asks_its_own_server_for_names() {
+        assert_eq!(
+            own_resolver("# note\nnameserver 127.0.0.53\nsearch lab.org\noptions edns0\n"),
+            "nameserver 169.254.1.1\nsearch lab.org\noptions edns0\n"
+        );
+        let files = own_network_files("abc", false);
+        assert_eq!(files[0].content, b"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 abc\n");
+        assert_eq!(files[1].content, b"");
     }
 
     #[test]

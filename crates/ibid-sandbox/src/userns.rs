@@ -20,6 +20,7 @@
 //! id ([`only_id`]). Then [`ibid_sys::owner`] keeps the owners of files.
 
 mod map;
+mod nested;
 
 use std::fmt;
 use std::fs;
@@ -38,6 +39,7 @@ use rustix::process::{WaitOptions, waitpid};
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 
 pub(crate) use map::{Range, subordinate};
+pub(crate) use nested::swapped;
 
 /// Why there is no user namespace.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,9 @@ use ibid_core::digest::Digest;
 use crate::staging::StagedFile;
 use crate::{Error, Result, Store};
 
+/// Values of less are looked at before they are written: the same again is not.
+const SMALL_BYTES: usize = 4096;
+
 impl Store {
     /// Reads a value of the build cache.
     pub fn cache(&self, key: &Digest) -> Result<Option<Vec<u8>>> {
@@ -29,7 +32,8 @@ impl Store {
     /// Sets a value of the build cache. An empty value is the same as none. In a store that cannot be written, none is
     /// kept.
     pub fn put_cache(&self, key: &Digest, value: &[u8]) -> Result<()> {
-        if self.is_read_only() {
+        // To read a value costs less than to write one.
+        if self.is_read_only() || (value.len() < SMALL_BYTES && self.cache(key)?.as_deref() == Some(value)) {
             return Ok(());
         }
         let mut file = StagedFile::new(&self.tmp())?;

@@ -250,7 +250,7 @@ impl Store {
             if let Some(hex) = item.name.strip_prefix("sha256:") {
                 gone.insert(hex.to_owned());
                 if item.kind == ItemKind::Image {
-                    remove_file(&self.root().join("notes").join(hex))?;
+                    self.remove_notes(hex)?;
                 }
             }
         }
@@ -301,7 +301,7 @@ fn layer_bytes(store: &Store, folder: &Path, diff_id: &DiffId) -> u64 {
         + BLOCK_BYTES
 }
 
-fn remove_file(path: &Path) -> Result<()> {
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),

@@ -13,6 +13,7 @@
 //! │   └── shadowed/<n>               imported layers only: contents that a later entry of the archive replaced
 //! ├── tags/<registry>/<repository>/  `:<tag>` or `@<hex>`: one line, an image's digest
 //! ├── notes/<hex>                    facts about an image that are no part of it
+//! ├── notes/<hex>.files               the files that were copied into it
 //! ├── ledgers/<hex>                  which images the runs of a ledger need: see `ledgers`
 //! ├── cache/<hex>                    values of the build cache
 //! ├── mounts/<hex>/<n>/              cache mounts of build steps: see `mounts`
@@ -20,6 +21,7 @@
 //! ├── downloads/<hex>                what `ADD` fetched, by the digest of its content
 //! ├── downloads/<hex>.part           what has come of a registry's blob, flocked while it is on its way
 //! ├── quarantine/<hex>-<random>       what was found to be damaged: see `verify`
+//! ├── boot                           which start of the machine the store was last opened after: see `restart`
 //! ├── skeleton/                      empty mount points, always the lowest folder of an overlay
 //! └── tmp/<random>                   drafts, scratch, files being written; a live one is flocked
 //! ```
@@ -27,8 +29,8 @@
 //! Invariants:
 //! - Whatever is visible outside `tmp/` is complete, whenever a process is killed. It is made in `tmp/` and renamed, and
 //!   only tags, notes and cache values are ever replaced. Blobs, tags, notes and downloads are on the disk before they
-//!   are renamed. Cache values are not waited for: an empty one is none. Layers are not, either: after a power cut
-//!   `verify` finds those that lost contents.
+//!   are renamed. Cache values are not waited for: an empty one is none. Layers are not, either: those that
+//!   lost contents in a power cut are found when the store is next opened.
 //! - Cache mounts are written by the steps that hold them; nothing else of a build reads them.
 //! - Blobs and layers never change. The same name always means the same bytes.
 //! - A thing in `tmp/` is flocked by its maker as long as the maker lives, so whoever gets the lock may remove it.
@@ -62,6 +64,7 @@ mod path;
 mod plain_archive;
 mod remove;
 mod resolve;
+mod restart;
 mod rewrite;
 mod save;
 mod scan;

@@ -71,6 +71,7 @@ impl Store {
         let store = Self::locked(root, is_read_only, additional)?;
         if !is_read_only {
             staging::remove_dead(&store.tmp())?;
+            store.look_after_restart()?;
         }
         Ok(store)
     }

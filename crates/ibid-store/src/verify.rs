@@ -45,7 +45,7 @@ pub struct Damaged {
     pub digest: Digest,
     /// How the damage shows.
     pub reason: String,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 impl Store {
@@ -165,7 +165,7 @@ impl Store {
 }
 
 /// How a file differs from what its entry says.
-fn difference(
+pub(crate) fn difference(
     manifest: &Manifest,
     entry: &Entry,
     status: &Stat,
@@ -241,7 +241,7 @@ impl io::Write for Hashing {
 }
 
 /// What in a folder is named by a digest, in order; nothing when there is no such folder.
-fn digests_in(folder: &Path, ending: &str) -> Result<Vec<(PathBuf, Digest)>> {
+pub(crate) fn digests_in(folder: &Path, ending: &str) -> Result<Vec<(PathBuf, Digest)>> {
     let listing = match fs::read_dir(folder) {
         Ok(listing) => listing,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -259,7 +259,7 @@ fn digests_in(folder: &Path, ending: &str) -> Result<Vec<(PathBuf, Digest)>> {
     Ok(found)
 }
 
-fn with_causes(error: &Error) -> String {
+pub(crate) fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

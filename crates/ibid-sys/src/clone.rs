@@ -93,7 +93,11 @@ impl Drop for Stack {
 ///
 /// What the body changes in memory, this process sees; what it changes in the kernel (descriptors,
 /// ids, capabilities, current folder) is its own.
-pub fn borrow_memory<F: FnMut() -> i32>(namespaces: Namespaces, mut body: F) -> Result<Child, Errno> {
+pub fn borrow_memory<F: FnMut() -> i32>(namespaces: Namespaces, body: F) -> Result<Child, Errno> {
+    borrow(namespaces.flags(), body)
+}
+
+fn borrow<F: FnMut() -> i32>(flags: i32, mut body: F) -> Result<Child, Errno> {
     extern "C" fn run<F: FnMut() -> i32>(argument: *mut c_void) -> i32 {
         // SAFETY: the maker passed a pointer to its `body`, and stands still until this process has left.
         let body = unsafe { &mut *argument.cast::<F>() };
@@ -102,7 +106,7 @@ pub fn borrow_memory<F: FnMut() -> i32>(namespaces: Namespaces, mut body: F) -> 
     let stack = Stack::new()?;
     let _blocked = Blocked::all();
     let mut pidfd: RawFd = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | namespaces.flags();
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | flags;
     // SAFETY: the new process runs on a stack of its own, ends without returning into this one's frames, and
     // with CLONE_VFORK no frame it refers to goes away before. Descriptors and signal handlers are copies.
     unsafe {
@@ -143,25 +147,62 @@ pub struct Launch<'a> {
     pub known_as: Option<(u32, u32)>,
     /// This process's effective user and group.
     pub own_ids: (u32, u32),
+    /// A user namespace, one below this process's, that it and its other namespaces are to be in.
+    pub within: Option<BorrowedFd<'a>>,
 }
 
 /// Starts a program. All its signals are blocked.
 pub fn launch(launch: &Launch<'_>) -> Result<Child, Errno> {
     let mut failure = None;
-    let child = borrow_memory(launch.namespaces, || {
+    let body = || {
         let errno = match prepare_and_execute(launch) {
             Ok(never) => match never {},
             Err(errno) => errno,
         };
         failure = Some(errno);
         127
-    })?;
+    };
+    let child = match launch.within {
+        None => borrow_memory(launch.namespaces, body)?,
+        Some(user_namespace) => borrow_within(user_namespace, launch.namespaces, body)?,
+    };
     match failure {
         None => Ok(child),
         Some(errno) => {
             waitpid(Some(child.pid), WaitOptions::empty())?;
             Err(errno)
         }
+    }
+}
+
+/// As [`borrow_memory`], in another user namespace. Only a process that is in it can make others that it owns, so one
+/// goes in first, makes the new process as a sibling of its own, and leaves.
+fn borrow_within<F: FnMut() -> i32>(
+    user_namespace: BorrowedFd<'_>,
+    namespaces: Namespaces,
+    mut body: F,
+) -> Result<Child, Errno> {
+    let mut made = Err(Errno::CHILD);
+    let between = borrow(0, || {
+        made = enter_user_namespace(user_namespace)
+            .and_then(|()| borrow(namespaces.flags() | libc::CLONE_PARENT, &mut body))
+            // Its descriptor is a number in this process's own table, which goes with it.
+            .map(|Child { pid, .. }| pid);
+        0
+    })?;
+    while matches!(waitpid(Some(between.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
+    let pid = made?;
+    // Nobody else takes leave of it, so the number is still its own.
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    Ok(Child { pid, pidfd })
+}
+
+fn enter_user_namespace(namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: only namespaces of this process are changed.
+    if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWUSER) } < 0 {
+        Err(last_errno())
+    } else {
+        Ok(())
     }
 }
 

@@ -24,6 +24,14 @@ impl CStrings {
     }
 }
 
+/// Sets a limit of this process by the kernel's number (setrlimit(2)): what holds, and what it can be raised to.
+pub fn limit(resource: u8, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads one `rlimit`, which lives through the call.
+    let result = unsafe { libc::setrlimit(libc::__rlimit_resource_t::from(resource), &raw const limit) };
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
 /// Becomes the program at `path`. Returns only when that fails.
 pub fn execute(path: &CStr, argv: &CStrings, env: &CStrings) -> Errno {
     // SAFETY: all three are valid and end as `execve` expects.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::ledger_args;
+use crate::run_options::RunOptions;
 
 /// Makes research experiments repeatable: builds the image, runs the code in it, says exactly what ran.
 #[derive(Debug, Parser)]
@@ -37,9 +38,9 @@ pub enum Command {
     /// Build the project's image and print its digest
     Build(Box<Build>),
     /// Run the image's entrypoint with ARGS appended; the codebase on this machine is mounted
-    Run(Run),
+    Run(Box<Run>),
     /// Open a shell in the image; the codebase on this machine is mounted
-    Dev(Dev),
+    Dev(Box<Dev>),
     /// List the runs: when, how they went, what they were given and what they told
     Runs(ledger_args::Runs),
     /// Say all that is known of a run
@@ -92,6 +93,10 @@ pub enum Command {
     Store(Store),
     /// Say what this machine can do, and the command that mends what it cannot
     Doctor(Doctor),
+    /// Write a Dockerfile, .dockerignore and ibid.toml for an existing project
+    Init(Init),
+    /// Write scripts that do with plain docker, or another tool, what ibid does for this project
+    Eject(Eject),
 }
 
 #[derive(Debug, Args)]
@@ -225,8 +230,11 @@ pub struct Run {
     #[command(flatten)]
     pub shared: BuildShared,
 
+    #[command(flatten)]
+    pub options: RunOptions,
+
     /// Arguments for the program. The first word that is no option of ibid's starts them
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, help_heading = None)]
     pub args: Vec<std::ffi::OsString>,
 }
 
@@ -242,6 +250,9 @@ pub struct Dev {
 
     #[command(flatten)]
     pub shared: BuildShared,
+
+    #[command(flatten)]
+    pub options: RunOptions,
 }
 
 #[derive(Debug, Args)]
@@ -550,6 +561,41 @@ pub struct Doctor {
     pub json: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Write .devcontainer/devcontainer.json, by which editors open the project in its image; a Dockerfile that is there
+    /// stays
+    #[arg(long)]
+    pub devcontainer: bool,
+
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Eject {
+    /// For Podman instead of Docker
+    #[arg(long, group = "tool")]
+    pub podman: bool,
+
+    /// For Apptainer, as clusters have it
+    #[arg(long, group = "tool")]
+    pub apptainer: bool,
+
+    /// One file for Docker Compose
+    #[arg(long, group = "tool")]
+    pub compose: bool,
+
+    /// Folder to write into [default: the project's folder]
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -590,5 +636,18 @@ mod tests {
         check(&["--pegged", "--", "--pegged"], true, &["--pegged"]);
         check(&["-x", "-e"], false, &["-x", "-e"]);
         check(&["train", "-q"], false, &["train", "-q"]);
+        check(&["-v", "./a:/a", "--pegged", "train", "-v"], true, &["train", "-v"]);
+    }
+
+    #[test]
+    fn narration_can_be_asked_for_on_either_side_of_run() {
+        for words in
+            [&["ibid", "-v", "run"][..], &["ibid", "--verbose", "run"], &["ibid", "run", "--verbose"]]
+        {
+            assert!(Cli::try_parse_from(words).expect("parses").verbose, "{words:?}");
+        }
+        let cli = Cli::try_parse_from(["ibid", "run", "-v", "./a:/a"]).expect("parses");
+        assert!(!cli.verbose);
+        assert!(Cli::try_parse_from(["ibid", "run", "-q", "--verbose"]).is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ibid_build::context::{self, Context};
-use ibid_build::record::{BuildRecord, RecordedCommit};
+use ibid_build::record::{BuildRecord, RecordedCommit, context_digest, context_files, differing};
 use ibid_build::remote::{self, Remotes};
 use ibid_build::verify::{self, Difference};
 use ibid_build::{
@@ -331,17 +331,24 @@ impl<'a> Preparation<'a> {
         } else if let Some(planned) = self.plan_from_store(None)? {
             self.open_sources(&planned, &LockMode::Keep)?;
             let nothing = Explanations::default();
-            let files = context_files(&self.request(&planned, NoCache::Never, &nothing))
-                .map_err(|error| self.build_failure(error))?;
-            let differing = record.differing(&files);
-            equals_working_tree = Some(differing.is_empty());
             self.found_bases = planned.base_digests();
-            if !differing.is_empty() {
-                ui.warn(&format!(
-                    "the code in the image differs from the working tree: {}",
-                    listed(&differing)
-                ));
-                ui.hint("`ibid build` pegs the code as it is now; without `--pegged` the working tree runs");
+            let request = self.request(&planned, NoCache::Never, &nothing);
+            let copied = context_digest(&request).map_err(|error| self.build_failure(error))?;
+            equals_working_tree = Some(true);
+            if record.copied != Some(copied) {
+                let files = context_files(&request).map_err(|error| self.build_failure(error))?;
+                let pegged = BuildRecord::files(&self.store, image)?.unwrap_or_default();
+                let differing = differing(&pegged, &files);
+                if !differing.is_empty() {
+                    equals_working_tree = Some(false);
+                    ui.warn(&format!(
+                        "the code in the image differs from the working tree: {}",
+                        listed(&differing)
+                    ));
+                    ui.hint(
+                        "`ibid build` pegs the code as it is now; without `--pegged` the working tree runs",
+                    );
+                }
             }
         }
         let text = format!("{}, built {}", record.code, record.built);
@@ -389,7 +396,7 @@ impl<'a> Preparation<'a> {
         let plan_options = self.plan_options(options.target.clone());
         checks::end_build(ui, self.project, &self.text, &self.dockerfile, &plan_options, &planned.bases)?;
         let trace = self.trace_key(options);
-        let explanations = Explanations::new(self.store.cache(&trace)?.as_deref());
+        let explanations = Explanations::read(&self.store, trace)?;
         let no_cache = if options.verify { NoCache::Always } else { options.no_cache.clone() };
         let transfer = Transfer::new(ui, "fetching");
         let show = |event: ibid_registry::Event| transfer.show(event);
@@ -438,25 +445,26 @@ impl<'a> Preparation<'a> {
             _ => None,
         };
         progress.clear();
-        let files = built.is_ok().then(|| context_files(&request));
-        if let Some(kept) = explanations.finish() {
-            self.store.put_cache(&trace, &kept)?;
-        }
+        explanations.write()?;
         if options.lock_mode != LockMode::Locked {
             self.write_pins(planned)?;
         }
         let built = built.map_err(|error| self.build_failure(error))?;
-        let files =
-            files.unwrap_or_else(|| Ok(BTreeMap::new())).map_err(|error| self.build_failure(error))?;
+        // What was copied is known by now: neither call looks at a file.
+        let nothing = Explanations::default();
+        let request = self.request(planned, NoCache::Never, &nothing);
+        let copied = context_digest(&request).map_err(|error| self.build_failure(error))?;
         let record = BuildRecord::new(
             self.project.root.clone(),
             rfc3339(now()),
             code.to_string(),
             code.checkout().and_then(recorded_commit),
             Digest::of(self.text.as_bytes()),
-            files,
+            copied,
         );
-        record.write(&self.store, &built.image)?;
+        record.write(&self.store, &built.image, || {
+            context_files(&request).map_err(|error| self.build_failure(error))
+        })?;
         let names = if options.tags.is_empty() { vec![self.name()] } else { options.tags.clone() };
         for name in &names {
             self.store.set_tag(name, built.image)?;
@@ -711,11 +719,6 @@ fn check_stages(no_cache: &NoCache, plan: &Plan) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// What copies from the context bring into the image: path and content digest.
-fn context_files(request: &Request) -> Result<BTreeMap<String, String>, ibid_build::Error> {
-    ibid_build::build::context_files(request)
 }
 
 /// Build arguments: the project's, the command line's, and the person's ids where the Dockerfile asks for

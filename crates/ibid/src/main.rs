@@ -10,21 +10,27 @@ mod commands;
 mod context_tree;
 mod contexts;
 mod credentials;
+mod eject;
 mod image_build;
+mod init;
 mod ledger_args;
 mod lock;
 mod lock_mode;
 mod near_option;
+mod new_files;
 mod output_folders;
 mod plot;
 mod project;
 mod project_ledger;
 mod pushed_names;
+mod recorded_options;
 mod recorded_run;
 mod registries;
 mod replay;
 mod report;
+mod run_options;
 mod settings;
+mod snapshot_gc;
 mod table;
 mod ui;
 mod unwanted_files;
@@ -79,6 +85,8 @@ fn main() -> ExitCode {
         Command::Restore(restore) => commands::rm::restore(&ui, &cli, restore),
         Command::Show(show) => commands::show::main(&ui, &cli, show),
         Command::Doctor(doctor) => commands::doctor::main(&ui, doctor),
+        Command::Init(init) => commands::init::main(&ui, &cli, init),
+        Command::Eject(eject) => commands::eject::main(&ui, &cli, eject),
     });
     ExitCode::from(code.unwrap_or_else(|failure: Failure| failure.show(&ui)))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use ibid_core::gpus::{GpuRequest, InvalidGpuRequest};
 use ibid_ledger::verdict::{Rule, Rules};
 use toml_edit::{Document, Item, TableLike, Value};
 
@@ -28,6 +29,8 @@ pub struct Project {
     pub registry: Option<String>,
     /// `[code] mount`; none means the image's working folder.
     pub code_mount: Option<String>,
+    /// `[code] keep`, relative to the code folder.
+    pub keep: Vec<String>,
     /// `[run] outputs`, relative to the root.
     pub outputs: Vec<String>,
     /// `[run] data`, relative to the root.
@@ -36,6 +39,8 @@ pub struct Project {
     pub data_digest: bool,
     /// `[run] env`
     pub env: BTreeMap<String, String>,
+    /// `[run] gpus`
+    pub gpus: Option<GpuRequest>,
     /// `[base."REFERENCE"]`
     pub bases: BTreeMap<String, BaseTable>,
     /// `[replay]`: what may differ when a run is repeated.
@@ -170,18 +175,20 @@ impl Project {
                 ));
             }
         }
-        let mut code_mount = None;
+        let (mut code_mount, mut keep) = (None, Vec::new());
         if let Some(code) = top.table("code")? {
-            code.only(&["mount"])?;
+            code.only(&["mount", "keep"])?;
+            keep = code.inner_paths("keep")?;
             code_mount = code.text("mount")?;
             if code_mount.as_deref().is_some_and(|mount| !mount.starts_with('/') || mount == "/") {
                 return Err(code.wrong("mount", "expected an absolute path in the image, other than `/`"));
             }
         }
-        let (mut outputs, mut data, mut env) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut outputs, mut data, mut env, mut gpus) = (Vec::new(), Vec::new(), BTreeMap::new(), None);
         let mut data_digest = false;
         if let Some(run) = top.table("run")? {
-            run.only(&["outputs", "data", "data_digest", "env"])?;
+            run.only(&["outputs", "data", "data_digest", "env", "gpus"])?;
+            gpus = run.gpus("gpus")?;
             outputs = run.inner_paths("outputs")?;
             data = run.inner_paths("data")?;
             data_digest = run.flag("data_digest")?;
@@ -220,10 +227,12 @@ impl Project {
             build_args,
             registry,
             code_mount,
+            keep,
             outputs,
             data,
             data_digest,
             env,
+            gpus,
             bases,
             replay,
         })
@@ -381,6 +390,17 @@ impl<'a> Table<'a> {
         Ok(rules)
     }
 
+    /// A number of graphics processors, or a text that names them.
+    fn gpus(&self, key: &str) -> Result<Option<GpuRequest>, Error> {
+        let Some(item) = self.table.get(key) else { return Ok(None) };
+        let text = match item.as_value() {
+            Some(Value::String(text)) => text.value().clone(),
+            Some(Value::Integer(number)) => number.value().to_string(),
+            _ => String::new(),
+        };
+        text.parse().map(Some).map_err(|error: InvalidGpuRequest| self.wrong(key, &error.to_string()))
+    }
+
     /// Names with strings, numbers or booleans.
     fn text_map(&self, key: &str) -> Result<BTreeMap<String, String>, Error> {
         let Some(table) = self.table(key)? else { return Ok(BTreeMap::new()) };
@@ -422,6 +442,11 @@ pub fn clean(path: &Path) -> PathBuf {
 pub fn is_registry_place(text: &str) -> bool {
     let reference = format!("{text}/x").parse::<ibid_core::reference::Reference>();
     reference.is_ok_and(|reference| text.split('/').next() == Some(&reference.registry))
+}
+
+/// What the image of a project is called that does not say it.
+pub fn image_name_of(root: &Path) -> String {
+    image_name(&root.file_name().map(|name| name.to_string_lossy()).unwrap_or_default())
 }
 
 /// A valid image name made from a folder's name.
@@ -474,11 +499,13 @@ args = { PYTHON = "3.11", JOBS = 2 }
 registry = "registry.lab.org:5000/group"
 [code]
 mount = "/code"
+keep = ["venv", "./pkg/_fast.so"]
 [run]
 outputs = ["output", "./plots/"]
 data = ["data"]
 data_digest = true
 env = { CUBLAS_WORKSPACE_CONFIG = ":4096:8" }
+gpus = 2
 [base."debian:bookworm-slim"]
 suite = "bookworm"
 packages = ["ca-certificates"]
@@ -493,7 +520,9 @@ metrics = { accuracy = "±0.5%" }
         assert_eq!(project.context, Path::new("/p/My Project"));
         assert_eq!(project.build_args["JOBS"], "2");
         assert_eq!(project.registry.as_deref(), Some("registry.lab.org:5000/group"));
+        assert_eq!(project.keep, ["venv", "pkg/_fast.so"]);
         assert_eq!(project.outputs, ["output", "plots"]);
+        assert_eq!(project.gpus, Some(GpuRequest::Count(2)));
         assert!(project.data_digest);
         assert_eq!(project.bases["debian:bookworm-slim"].packages, ["ca-certificates"]);
         let pairs =
@@ -509,7 +538,11 @@ metrics = { accuracy = "±0.5%" }
         check("\n[run]\noutput = []", "3: unknown key `output` in [run] (did you mean `outputs`?)");
         check(
             "[run]\nzzz = 1",
-            "2: unknown key `zzz` in [run] (known keys in [run]: outputs, data, data_digest, env)",
+            "2: unknown key `zzz` in [run] (known keys in [run]: outputs, data, data_digest, env, gpus)",
+        );
+        check(
+            "[run]\ngpus = true",
+            "2: `run.gpus`: expected `all`, `none`, a number of at least 1, `device=0,1`, or names of CDI files such as `nvidia.com/gpu=0`",
         );
         check("name = 3", "1: `name`: expected a string");
         for place in ["https://lab.org", "group", "lab.org/Group", "lab.org/"] {

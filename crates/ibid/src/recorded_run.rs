@@ -44,6 +44,7 @@ use crate::image_build::PeggedCode;
 use crate::lock::LOCK_FILE;
 use crate::project::Project;
 use crate::pushed_names;
+use crate::recorded_options::RecordedOptions;
 use crate::report::Failure;
 use crate::settings;
 use crate::ui::Ui;
@@ -66,6 +67,8 @@ pub struct RecordedRun<'a> {
     pub pegged: Option<PeggedCode>,
     /// What of the project is no code.
     pub exclusions: Exclusions,
+    /// Options of the container as they were given.
+    pub options: RecordedOptions,
     /// Each `FROM` and the image that it meant.
     pub bases: BTreeMap<String, Digest>,
     /// The output folder of this run alone, relative to the project.
@@ -247,6 +250,7 @@ impl RecordedRun<'_> {
                     commit: commit.as_ref().map(|commit| commit.id.clone()),
                     branch: None,
                     remote: None,
+                    difference: None,
                     differing: commit.map(|commit| commit.differing).unwrap_or_default(),
                     equals_working_tree: pegged.and_then(|pegged| pegged.equals_working_tree),
                     changed_during_run: Vec::new(),
@@ -257,7 +261,7 @@ impl RecordedRun<'_> {
             env,
             mounts: Vec::new(),
             data: Vec::new(),
-            options: BTreeMap::new(),
+            options: self.options.clone(),
             host: host::host(self.user_name(), self.host.uid, "native"),
             usage: None,
             outputs: Vec::new(),
@@ -319,7 +323,11 @@ impl RecordedRun<'_> {
                 });
             }
             Err(error) => {
-                record.status = Status::NotStarted;
+                record.status = match error {
+                    // It ran, and nobody knows how it ended.
+                    native::Error::Sandbox(ibid_sandbox::Error::Lost { .. }) => Status::Failed,
+                    _ => Status::NotStarted,
+                };
                 record.failure = Some(Failure::of(error).summary());
             }
         }

@@ -17,6 +17,7 @@ mod view;
 use std::path::Path;
 
 use ibid_core::digest::Digest;
+use ibid_core::run::Network;
 use ibid_ledger::causes::{self, Cause, Kind, Tries};
 use ibid_ledger::record::{Record, Status};
 use ibid_ledger::run_id::RunId;
@@ -28,7 +29,7 @@ use crate::report::Failure;
 use crate::ui::{self, Ui};
 use image::Origin;
 use source::Source;
-use stage::{Network, Stage};
+use stage::Stage;
 
 /// A run that was repeated, and what came of it.
 struct Replayed {

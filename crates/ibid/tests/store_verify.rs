@@ -110,6 +110,44 @@ fn damage_is_found_moved_away_and_mended() {
     assert_eq!(project.check(&["build"], 0).trim(), image);
 }
 
+/// As after a power cut: the store is opened after another start of the machine, and files that were not on the disk are empty.
+#[test]
+fn layers_that_a_power_cut_took_are_made_again() {
+    if !can_damage() {
+        return;
+    }
+    let Damageable { project, store, image, layers } = &Damageable::new();
+    let file = store.join("layers").join(&layers[0]).join("tree/code/data");
+    let before = fs::read(store.join("boot")).expect("the start of the machine is noted");
+    let lose = || {
+        let times = fs::metadata(&file).and_then(|file| file.modified()).expect("its time");
+        let emptied = fs::File::create(&file).expect("emptied");
+        emptied.set_modified(times).expect("its time again");
+    };
+    let restart = |noted: std::time::SystemTime| {
+        fs::write(store.join("boot"), "another start\n").expect("written");
+        fs::File::open(store.join("boot")).and_then(|file| file.set_modified(noted)).expect("its time");
+    };
+    let now = std::time::SystemTime::now();
+    let hour = std::time::Duration::from_secs(3600);
+
+    // Nothing is lost: nothing changes.
+    restart(now - hour);
+    assert!(!project.check(&["images"], 0).contains("missing"));
+    assert_eq!(fs::read(store.join("boot")).expect("noted"), before);
+
+    // What was there at the restart before is on the disk, and is not looked at.
+    lose();
+    restart(now + hour);
+    assert!(!project.check(&["images"], 0).contains("missing"));
+
+    restart(now - hour);
+    assert!(project.check(&["images"], 0).contains("missing"));
+    assert_eq!(fs::read_dir(store.join("quarantine")).expect("the folder").count(), 1);
+    assert_eq!(project.check(&["build"], 0).trim(), image);
+    project.check(&["store", "verify"], 0);
+}
+
 #[test]
 fn damage_of_a_loaded_image_is_mended_by_loading_it_again() {
     if !can_damage() {

@@ -3,10 +3,22 @@
 use super::*;
 use crate::spec::{Mount, Upper};
 
-const ROOT: Facts =
-    Facts { uid: 0, user_namespace: false, only_id: false, processors: 2, terminal_size: None };
-const USER: Facts =
-    Facts { uid: 1000, user_namespace: true, only_id: false, processors: 2, terminal_size: Some((33, 77)) };
+const ROOT: Facts = Facts {
+    uid: 0,
+    kernel: (6, 1),
+    user_namespace: false,
+    only_id: false,
+    processors: 2,
+    terminal_size: None,
+};
+const USER: Facts = Facts {
+    uid: 1000,
+    kernel: (6, 1),
+    user_namespace: true,
+    only_id: false,
+    processors: 2,
+    terminal_size: Some((33, 77)),
+};
 
 fn overlay() -> Rootfs {
     Rootfs::Overlay(Overlay {
@@ -90,7 +102,7 @@ fn everything_at_once() {
                 bind("/other", "/other", true, Some(IdMap { container_uid: 7, ..MAP })),
                 Mount {
                     target: "/tmp".to_owned(),
-                    kind: MountKind::Tmpfs { bytes: Some(1 << 20), mode: 0o1777 },
+                    kind: MountKind::Tmpfs(Tmpfs::new(Some(1 << 20), 0o1777)),
                 },
                 Mount {
                     target: "/run/secrets/key".to_owned(),
@@ -103,7 +115,7 @@ fn everything_at_once() {
                 mode: 0o10_0644,
             }];
             spec.shm_bytes = Some(1 << 30);
-            spec.extra_capabilities = vec![19];
+            spec.capabilities |= 1 << 19;
             spec.umask = 0o7027;
         }),
         ROOT,

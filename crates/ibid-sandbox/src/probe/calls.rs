@@ -12,7 +12,7 @@ pub fn seccomp() -> Finding {
     let ability = "seccomp filters";
     let answer = answer_in(Namespaces::default(), || {
         rustix::thread::set_no_new_privs(true)?;
-        install(&filters::filter(capabilities::allowed(&[]), Owners::Kernel))
+        install(&filters::filter(capabilities::DEFAULT_SET, Owners::Kernel))
     });
     match answer {
         Ok(()) => Finding::works(ability, "can be installed"),
@@ -32,7 +32,7 @@ pub fn seccomp_notification() -> Finding {
     let answer = answer_in(Namespaces::default(), || {
         rustix::thread::set_no_new_privs(true)?;
         // What this process does until it ends is not handed on: nobody listens.
-        install_with_listener(&filters::filter(capabilities::allowed(&[]), Owners::Remembered)).map(drop)
+        install_with_listener(&filters::filter(capabilities::DEFAULT_SET, Owners::Remembered)).map(drop)
     });
     match answer {
         Ok(()) => Finding::works(ability, "can be listened to"),

@@ -7,7 +7,7 @@ const I386: u32 = 0x4000_0003;
 const AARCH64: u32 = 0xc000_00b7;
 
 /// Runs a filter on a call.
-fn run(program: &[Instruction], architecture: u32, number: u32, argument: u64) -> u32 {
+pub(super) fn run(program: &[Instruction], architecture: u32, number: u32, argument: u64) -> u32 {
     let mut at = 0;
     let mut accumulator = 0;
     loop {
@@ -20,11 +20,13 @@ fn run(program: &[Instruction], architecture: u32, number: u32, argument: u64) -
                 accumulator = match instruction.constant {
                     NUMBER => number,
                     ARCHITECTURE => architecture,
-                    FIRST_ARGUMENT_LOW | SECOND_ARGUMENT_LOW | THIRD_ARGUMENT_LOW => argument as u32,
-                    FIRST_ARGUMENT_HIGH => (argument >> 32) as u32,
+                    // All six arguments are the same.
+                    place @ FIRST_ARGUMENT_LOW..64 if place % 8 == 0 => argument as u32,
+                    FIRST_ARGUMENT_LOW..64 => (argument >> 32) as u32,
                     other => panic!("loads from {other}"),
                 }
             }
+            0x54 => accumulator &= instruction.constant,
             JUMP => at += instruction.constant as usize,
             JUMP_EQUAL => at += jump(accumulator == instruction.constant),
             JUMP_GREATER => at += jump(accumulator > instruction.constant),

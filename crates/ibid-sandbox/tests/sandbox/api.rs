@@ -140,7 +140,7 @@ fn invalid() {
         "`A=B` is no name for an environment variable",
     );
     check(|spec| spec.cwd = "here".to_owned(), "working folder `here` is not absolute");
-    check(|spec| spec.extra_capabilities.push(41), "there is no capability number 41");
+    check(|spec| spec.capabilities |= 1 << 41, "there is no capability number 41");
     let mut spec = Spec::new(Rootfs::Folder("/".into()), vec!["true".to_owned()]);
     for target in ["relative", "/", "/.", ""] {
         spec.files = vec![file(target)];

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ibid_sandbox::{
-    IdMap, InjectedFile, Mount, MountKind, Network, Overlay, Rootfs, Spec, Stdio, Upper, run, userns,
+    IdMap, InjectedFile, Mount, MountKind, Network, Overlay, Rootfs, Spec, Stdio, Tmpfs, Upper, run, userns,
 };
 
 /// Runs what `arguments` say; the exit code is the program's.
@@ -63,7 +63,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Spec, String> {
             }
             "--tmpfs" => {
                 spec.mounts
-                    .push(Mount { target: value()?, kind: MountKind::Tmpfs { bytes: None, mode: 0o1777 } });
+                    .push(Mount { target: value()?, kind: MountKind::Tmpfs(Tmpfs::new(None, 0o1777)) });
             }
             "--file" => {
                 let (target, content) = pair(value()?, '=')?;

@@ -16,6 +16,7 @@ use crate::args::{Cli, Gc};
 use crate::image_build::{self, now, open_store};
 use crate::project_ledger::{ProjectLedger, failure};
 use crate::report::Failure;
+use crate::snapshot_gc;
 use crate::ui::{self, Ui};
 
 const WEEK_SECONDS: i64 = 7 * 24 * 60 * 60;
@@ -29,8 +30,9 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
     };
     let on_wait = || ui.say("waiting for another ibid that uses the store");
     let purged = purge(cli, gc.dry_run)?;
+    let code = snapshot_gc::collect(ui, cli, gc.dry_run);
     let collected = store.collect(limit, gc.dry_run, &needs, &on_wait)?;
-    let freed: u64 = collected.removed.iter().map(|item| item.bytes).sum();
+    let freed: u64 = collected.removed.iter().map(|item| item.bytes).sum::<u64>() + code.bytes;
     if gc.json {
         let removed: Vec<_> = collected
             .removed
@@ -47,6 +49,7 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
         let report = json!({
             "schema": 1,
             "removed": removed,
+            "snapshots": { "contents": code.contents, "bytes": code.bytes },
             "removed_runs": purged,
             "dry_run": gc.dry_run,
             "bytes_freed": freed,
@@ -69,6 +72,10 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
             (_, name) => format!("{name}s"),
         };
         ui::print(&format!("{count} {plural}, {}", ui::bytes(bytes)));
+    }
+    if code.contents > 0 {
+        let plural = if code.contents == 1 { "file or folder" } else { "files and folders" };
+        ui::print(&format!("{} {plural} of snapshots, {}", code.contents, ui::bytes(code.bytes)));
     }
     if !purged.is_empty() {
         let plural = if purged.len() == 1 { "run" } else { "runs" };

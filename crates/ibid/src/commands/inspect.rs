@@ -1,6 +1,6 @@
 //! `ibid inspect`: what is known of an image.
 
-use ibid_build::record::BuildRecord;
+use ibid_build::record::{BuildRecord, Files};
 use ibid_core::digest::{DiffId, Digest};
 use ibid_core::image::{ContainerConfig, ImageConfig};
 use ibid_store::{Error, Kind, Store};
@@ -37,13 +37,15 @@ pub fn main(ui: &Ui, inspect: &Inspect) -> Result<u8, Failure> {
     let tags = store.tags()?.into_iter().filter(|(_, digest)| *digest == image);
     let tags: Vec<String> = tags.map(|(name, _)| name.to_string()).collect();
     let record = BuildRecord::read(&store, &image)?;
+    let files = BuildRecord::files(&store, &image)?.unwrap_or_default();
+    let record = record.as_ref().map(|record| (record, &files));
     if inspect.json {
         let config_text: Value = serde_json::from_slice(&store.blob(&image)?).expect("it was read before");
-        let document = document(&image, &config, &config_text, &layers, &tags, record.as_ref());
+        let document = document(&image, &config, &config_text, &layers, &tags, record);
         ui::print(&serde_json::to_string_pretty(&document).expect("plain data"));
         return Ok(0);
     }
-    show(ui, &image, &config, &layers, &tags, record.as_ref());
+    show(ui, &image, &config, &layers, &tags, record);
     Ok(0)
 }
 
@@ -84,7 +86,7 @@ fn document(
     config_text: &Value,
     layers: &[Layer],
     tags: &[String],
-    record: Option<&BuildRecord>,
+    record: Option<(&BuildRecord, &Files)>,
 ) -> Value {
     let layer = |layer: &Layer| match &layer.content {
         Some(content) => json!({
@@ -97,10 +99,10 @@ fn document(
         let layer = position.and_then(|position| config.rootfs.diff_ids.get(position));
         json!({"instruction": text, "created": created, "layer": layer})
     };
-    let code = record.map(|record| {
+    let code = record.map(|(record, files)| {
         json!({
             "project": record.project.to_string_lossy(), "built": record.built, "code": record.code,
-            "dockerfile": record.dockerfile, "files": record.files,
+            "dockerfile": record.dockerfile, "files": files,
         })
     });
     json!({"schema": 1, "image": {
@@ -122,7 +124,7 @@ fn show(
     config: &ImageConfig,
     layers: &[Layer],
     tags: &[String],
-    record: Option<&BuildRecord>,
+    record: Option<(&BuildRecord, &Files)>,
 ) {
     let field = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -138,13 +140,12 @@ fn show(
     field("size", &ui::bytes(total_bytes(layers)));
     show_config(&config.config, &field);
     match record {
-        Some(record) => {
+        Some((record, copied)) => {
             field("code", &record.code);
             field("built", &format!("{} from {}", record.built, record.project.display()));
-            let mut files: Vec<&str> =
-                record.files.keys().take(FILES_SHOWN_MAX).map(String::as_str).collect();
-            let more = format!("and {} more", record.files.len().saturating_sub(FILES_SHOWN_MAX));
-            if record.files.len() > FILES_SHOWN_MAX {
+            let mut files: Vec<&str> = copied.keys().take(FILES_SHOWN_MAX).map(String::as_str).collect();
+            let more = format!("and {} more", copied.len().saturating_sub(FILES_SHOWN_MAX));
+            if copied.len() > FILES_SHOWN_MAX {
                 files.push(&more);
             }
             field("files", &files.join(", "));

@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ibid_core::gpus::GpuRequest;
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code, Command, Mode, RunSpec};
 use ibid_engine::identity::HostUser;
@@ -20,8 +21,10 @@ use crate::contexts;
 use crate::image_build::{self, PeggedCode, Preparation};
 use crate::output_folders::{self, OutputFolders};
 use crate::project::Project;
+use crate::recorded_options;
 use crate::recorded_run::{Finished, RecordedRun};
 use crate::report::Failure;
+use crate::run_options::{self, RunOptions};
 use crate::ui::{self, Ui};
 
 pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
@@ -40,6 +43,7 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
             directory: cli.directory.as_deref(),
             pegged: run.pegged,
             env: &run.env,
+            options: &run.options,
             shared: &run.shared,
             recorded: Some(Recorded { isolate: run.isolate, digest_data: run.digest_data }),
             command: Command::Entrypoint(args),
@@ -52,6 +56,7 @@ pub struct Session<'a> {
     pub directory: Option<&'a Path>,
     pub pegged: bool,
     pub env: &'a [String],
+    pub options: &'a RunOptions,
     pub shared: &'a BuildShared,
     pub command: Command,
     /// None is a session that leaves no record.
@@ -68,7 +73,14 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
     let directory = session.directory.unwrap_or(Path::new("."));
     let project = Project::find(directory)?;
-    let env = environment(&project, session.env)?;
+    if project.gpus.as_ref().is_some_and(|gpus| *gpus != GpuRequest::None) {
+        return Err(
+            Failure::new("`gpus` of [run] in ibid.toml: runs cannot have GPUs yet").hint("take it out")
+        );
+    }
+    let env = environment(&project, session, directory)?;
+    let mut options = session.options.resolve(directory, &project.keep)?;
+    run_options::narrate(ui, &mut options);
     let mut preparation = Preparation::new(ui, &project, &host, session.shared, directory)?;
     let mode = if session.pegged { Mode::Pegged } else { Mode::Mounted };
     let image = match mode {
@@ -82,6 +94,9 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         return Err(Failure::new("the image has no folder for the code: its WORKDIR is `/`")
             .hint("add `WORKDIR /code` to the Dockerfile, or to ibid.toml:\n  [code]\n  mount = \"/code\"")
             .hint("`--pegged` runs the image's own code"));
+    }
+    if let (Mode::Mounted, Some(folder)) = (mode, &folder) {
+        run_options::warn_of_hidden(ui, &store, &image, folder, &project)?;
     }
     let id = RunId::random().map_err(|error| Failure::of(&error))?;
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
@@ -102,7 +117,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         protected: if session.recorded.is_some() { output_folders::protected(&project) } else { Vec::new() },
         env: all_env,
         terminal: is_terminal,
-        without_network: false,
+        options,
     };
     let pegged_code = match mode {
         Mode::Pegged => Some(preparation.pegged_code(ui, &image)?),
@@ -127,6 +142,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 env: &env,
                 pegged: pegged_code,
                 exclusions: exclusions(&project, &[&spec.data[..], &spec.outputs].concat())?,
+                options: recorded_options::recorded(session.options, directory),
                 bases: preparation.found_bases().clone(),
                 output_folder: outputs.own,
                 digest_data: recorded.digest_data || project.data_digest,
@@ -138,6 +154,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     };
     let Finished { status, seconds, code, .. } = finished.map_err(|error| failure_of_run(error, &config))?;
     ui.say(&summary(ui, &spec, &status, seconds, &code, session.directory));
+    run_options::explain_end(ui, &spec.options, status);
     Ok(status.shell_code())
 }
 
@@ -185,13 +202,19 @@ fn code_folder(project: &Project, config: &ImageConfig) -> Option<String> {
     (!folder.is_empty()).then(|| folder.to_owned())
 }
 
-/// `[run] env`, then `--env`; a name without a value is taken from the host.
-fn environment(project: &Project, given: &[String]) -> Result<Vec<(String, String)>, Failure> {
+/// `[run] env`, then `--env-file`, then `--env`; a name without a value is taken from the host.
+fn environment(
+    project: &Project,
+    session: &Session,
+    directory: &Path,
+) -> Result<Vec<(String, String)>, Failure> {
+    let variable = |name: &str| std::env::var(name).ok();
     let mut env: Vec<(String, String)> = project.env.clone().into_iter().collect();
-    for text in given {
+    env.extend(session.options.env_of_files(directory, variable)?);
+    for text in session.env {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
-            None => (text.as_str(), std::env::var(text).ok()),
+            None => (text.as_str(), variable(text)),
         };
         if name.is_empty() {
             return Err(Failure::new(format!("`--env {text}`: expected NAME or NAME=VALUE")));
@@ -243,6 +266,12 @@ pub fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
                 Some(mend) => failure.hint(mend),
                 None => failure,
             };
+            let failure = match error {
+                ibid_sandbox::Error::Limits { .. } => {
+                    failure.hint("`--limits=best-effort` runs without the limits that cannot be kept here")
+                }
+                _ => failure,
+            };
             let failure = failure.code(error.exit_code());
             match (error.exit_code(), &config.config.entrypoint) {
                 (127, None) => failure.hint(
@@ -253,6 +282,10 @@ pub fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
                 }
                 _ => failure,
             }
+        }
+        native::Error::OverCode { .. } => failure.hint("`--pegged` mounts no code"),
+        native::Error::NothingToKeep { .. } => {
+            failure.hint("`keep` of `[code]` in ibid.toml names what the build makes in the code folder")
         }
         native::Error::NoCommand => {
             failure.hint("add `ENTRYPOINT [\"python3\", \"train.py\"]` to the Dockerfile, or name a program: `ibid run PROGRAM ARGS…`")

@@ -29,6 +29,7 @@ pub fn asked(source: &Source, text: &str) -> Result<Code, Failure> {
     let mut code = source.record.code.clone();
     code.changed_during_run.clear();
     code.differing.clear();
+    code.difference = None;
     if text.eq_ignore_ascii_case(WORKING_TREE) {
         let exclusions = exclusions(project, &[&project.data[..], &project.outputs].concat())?;
         let taken = snapshot::take(&source.ledger, &project.root, &exclusions);

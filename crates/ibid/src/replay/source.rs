@@ -16,6 +16,7 @@ use rustix::fs::OFlags;
 use super::stage::Attempt;
 use crate::project::Project;
 use crate::project_ledger::{self, ProjectLedger};
+use crate::recorded_options;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
 
@@ -99,7 +100,7 @@ impl Source {
             outputs_from: into.path.join("outputs"),
             _received: Some(into),
         };
-        source.check_mounts()?;
+        source.check_options()?;
         match source.check_data() {
             Err(failure) if !received.has_data => Err(failure.hint(format!(
                 "`ibid export {} --data` puts it into the file; `-C DIR` names a folder that has it",
@@ -131,11 +132,11 @@ impl Source {
         Ok(())
     }
 
-    /// A run from elsewhere is given nothing of this machine.
-    fn check_mounts(&self) -> Result<(), Failure> {
-        match self.record.options.keys().next() {
+    /// A run from elsewhere is given nothing of this machine, and no more rights than any.
+    fn check_options(&self) -> Result<(), Failure> {
+        match recorded_options::of_this_machine(&self.record.options) {
             Some(name) => Err(Failure::new(format!(
-                "the run {} was given the option `{name}`, which one from elsewhere does not get here",
+                "the run {} was given `--{name}`, which one from elsewhere does not get here",
                 self.record.id
             ))),
             None => Ok(()),

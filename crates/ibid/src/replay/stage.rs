@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ibid_core::digest::Digest;
 use ibid_core::image::ImageConfig;
-use ibid_core::run::{Code as SpecCode, Command, Mode, RunSpec};
+use ibid_core::run::{Code as SpecCode, Command, Mode, Network, RunSpec};
 use ibid_engine::identity::HostUser;
 use ibid_ledger::ledger::{Error, Ledger};
 use ibid_ledger::output_content;
@@ -21,8 +21,10 @@ use super::source::{Folder, Source, curves};
 use crate::commands::run::failure_of_run;
 use crate::output_folders::OutputFolders;
 use crate::project::Project;
+use crate::recorded_options;
 use crate::recorded_run::{RecordedRun, Repetition};
 use crate::report::Failure;
+use crate::run_options::RunOptions;
 use crate::settings;
 use crate::ui::Ui;
 
@@ -37,14 +39,8 @@ pub struct Stage<'a> {
     code: Code,
     arguments: Vec<String>,
     env: Vec<(String, String)>,
+    options: RunOptions,
     trust: HostTrust,
-}
-
-/// Whether a repetition reaches other machines.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Network {
-    Host,
-    None,
 }
 
 /// A repetition that has ended.
@@ -64,12 +60,6 @@ impl<'a> Stage<'a> {
         code: Code,
     ) -> Result<Self, Failure> {
         let record = &source.record;
-        if let Some(name) = record.options.keys().next() {
-            return Err(Failure::new(format!(
-                "the run {} was given `{name}`, which cannot be repeated",
-                record.id
-            )));
-        }
         Ok(Self {
             ui,
             host,
@@ -80,11 +70,12 @@ impl<'a> Stage<'a> {
             code,
             arguments: arguments(record)?,
             env: environment(ui, source)?,
+            options: recorded_options::options_of(&record.options)?,
             trust: HostTrust::of_host(|name| std::env::var(name).ok()),
         })
     }
 
-    /// Executes it. What the program writes goes to standard error: standard output is for the verdict.
+    /// Executes it, on the network that it had or on [`Network::None`]. What the program writes goes to standard error: standard output is for the verdict.
     pub fn run(&self, network: Network) -> Result<Attempt, Failure> {
         let record = &self.source.record;
         let ledger = &self.source.ledger;
@@ -109,6 +100,11 @@ impl<'a> Stage<'a> {
         let outputs = OutputFolders::new(&project, id, record.output_folder.is_some())?;
         let mut env = self.env.clone();
         env.extend(outputs.env(id, self.code.folder.as_deref()));
+        // The paths of this machine among them were made absolute when they were recorded.
+        let mut options = self.options.resolve(Path::new("/"), &project.keep)?;
+        if network == Network::None {
+            (options.network, options.ports) = (network, Vec::new());
+        }
         let spec = RunSpec {
             id: id.to_string(),
             image: self.image,
@@ -121,7 +117,7 @@ impl<'a> Stage<'a> {
             protected: Vec::new(),
             env,
             terminal: false,
-            without_network: network == Network::None,
+            options,
         };
         let run = RecordedRun {
             ui: self.ui,
@@ -136,6 +132,7 @@ impl<'a> Stage<'a> {
             env: &self.env,
             pegged: None,
             exclusions: Exclusions::default(),
+            options: record.options.clone(),
             bases: record.image.bases.clone(),
             output_folder: outputs.own,
             digest_data: record.data.iter().any(|data| data.digest.is_some()),

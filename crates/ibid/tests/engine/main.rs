@@ -1,6 +1,8 @@
 //! What a program in a container may rely on, whoever starts it: one table of cases, run on every level of privilege that
 //! this machine can provide (`docs/privileges.md`). A level that it cannot is reported with its reason.
 
+mod options;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -16,10 +18,14 @@ struct Case {
     program: &'static [&'static str],
     code: i32,
     stdout: &'static str,
+    /// What is said beside it.
+    stderr: &'static str,
+    /// On which levels; none means all.
+    levels: &'static [u8],
 }
 
 const fn shell(name: &'static str, script: &'static [&'static str], stdout: &'static str) -> Case {
-    Case { name, options: &[], program: script, code: 0, stdout }
+    Case { name, options: &[], program: script, code: 0, stdout, stderr: "", levels: &[] }
 }
 
 const CASES: &[Case] = &[
@@ -136,36 +142,47 @@ const CASES: &[Case] = &[
 ];
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY bin /bin\nCOPY etc /etc\nRUN [\"/bin/mkdir\", \"-p\", \"-m\", \"1777\", \"/tmp\", \"/root\"]\nWORKDIR /code\n\
-    COPY word .\nENV PATH=/bin\n";
+    RUN [\"/bin/sh\", \"-c\", \"mkdir venv && touch venv/pyvenv.cfg && mkdir -p /home/worker\"]\nCOPY word .\nENV PATH=/bin\n";
 
 /// Where programs run: a project and the program, reachable for whoever runs it.
 struct Site {
     place: Place,
     user: Option<OrdinaryUser>,
+    level: u8,
 }
 
 impl Site {
-    fn new(user: Option<OrdinaryUser>, busybox: &str) -> Self {
-        let site = Self { place: Place::new(), user };
+    fn new(level: u8, user: Option<OrdinaryUser>, busybox: &str) -> Self {
+        let site = Self { place: Place::new(), user, level };
         fs::copy(env!("CARGO_BIN_EXE_ibid"), site.path("ibid")).expect("the program is copied");
         site.place.folder("project/bin");
         fs::copy(busybox, site.path("project/bin/busybox")).expect("a copy");
         let programs = [
-            "cat", "chmod", "cut", "env", "false", "grep", "head", "hostname", "id", "ls", "mkdir", "mount",
-            "printf", "sh", "sort", "stat", "touch", "true", "tty", "wc", "xargs",
+            "cat", "chmod", "chown", "cut", "df", "env", "false", "grep", "head", "hostname", "id", "ls",
+            "mkdir", "mount", "nc", "printf", "pwd", "sleep", "sh", "sort", "stat", "touch", "true", "tty",
+            "wc", "xargs",
         ];
         for program in programs {
             std::os::unix::fs::symlink("busybox", site.path("project/bin").join(program)).expect("a link");
         }
-        site.place.file("project/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
-        site.place.file("project/etc/group", "root:x:0:\n");
+        site.place.file(
+            "project/etc/passwd",
+            "root:x:0:0:root:/root:/bin/sh\nworker:x:60:61::/home/worker:/bin/sh\n",
+        );
+        site.place.file("project/etc/group", "root:x:0:\nlab:x:50:worker\nworker:x:61:\n");
+        site.place.file("shared/in", "shared\n");
+        site.place.file("env", "# variables\nA=a b=\"c\"\nB=1\nLEAK\nC\n");
+        site.place.file(
+            "no-folders.json",
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}"#,
+        );
         site.place.file("project/word", "built\n");
         site.place.file("project/data/in", "in\n");
         site.place.file("home/secret", "");
         site.place.file("project/Dockerfile", DOCKERFILE);
         site.place.file(
             "project/ibid.toml",
-            "name = \"cases\"\n[run]\noutputs = [\"output\"]\ndata = [\"data\"]\n",
+            "name = \"cases\"\n[code]\nkeep = [\"venv\"]\n[run]\noutputs = [\"output\"]\ndata = [\"data\"]\n",
         );
         if let Some(user) = &site.user {
             user.own(site.place.path());
@@ -183,13 +200,17 @@ impl Site {
 
     /// With an open descriptor and a variable that nobody should get to see.
     fn ibid(&self, options: &[&str], program: &[&str]) -> Output {
+        self.command(options, program).stdin(Stdio::null()).output().expect("ibid starts")
+    }
+
+    fn command(&self, options: &[&str], program: &[&str]) -> Command {
         let mut command: Command = self.place.command("sh");
         command.args(["-c", "exec 7</etc/hostname && exec \"$0\" \"$@\""]).arg(self.path("ibid"));
         command.args(options).args(program).env("LEAK", "leaked").current_dir(self.path("project"));
         if let Some(user) = &self.user {
             command = user.command(&command);
         }
-        command.stdin(Stdio::null()).output().expect("ibid starts")
+        command
     }
 
     fn check(&self, case: &Case) -> Result<(), String> {
@@ -201,14 +222,16 @@ impl Site {
                 .replace("@NAME@", name)
                 .replace("@PLACE@", &self.place.path().display().to_string())
         };
-        let options: Vec<&str> = [&["run"], case.options, &["--"]].concat();
+        let given: Vec<String> = case.options.iter().map(|word| fill(word)).collect();
+        let mut options = vec!["run"];
+        options.extend(given.iter().map(String::as_str).chain(["--"]));
         let program: Vec<String> = case.program.iter().map(|word| fill(word)).collect();
         let output = self.ibid(&options, &program.iter().map(String::as_str).collect::<Vec<_>>());
         let (stdout, expected) = (String::from_utf8_lossy(&output.stdout), fill(case.stdout));
-        if output.status.code() == Some(case.code) && stdout == expected {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if output.status.code() == Some(case.code) && stdout == expected && stderr.contains(case.stderr) {
             return Ok(());
         }
-        let stderr = String::from_utf8_lossy(&output.stderr);
         Err(format!(
             "{}: {:?} instead of {}\n  gave   {stdout:?}\n  not    {expected:?}\n{stderr}",
             case.name,
@@ -218,7 +241,7 @@ impl Site {
     }
 }
 
-fn check_all(user: Option<OrdinaryUser>) {
+fn check_all(level: u8, user: Option<OrdinaryUser>) {
     let Some(busybox) =
         ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| fs::exists(path).unwrap_or(false))
     else {
@@ -227,14 +250,28 @@ fn check_all(user: Option<OrdinaryUser>) {
         eprintln!("not available: needs busybox: install the package busybox-static");
         return;
     };
-    let site = Site::new(user, busybox);
+    let site = Site::new(level, user, busybox);
     let built = site.ibid(&["build"], &[]);
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     site.place.file("project/word", "mounted\n");
-    let failures: Vec<String> = CASES.iter().filter_map(|case| site.check(case).err()).collect();
-    assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), CASES.len(), failures.join("\n"));
-    // On the host, too, what was written is the person's.
-    for path in ["project/output", "project/output/d", "project/output/d/f"] {
+    let cases: Vec<&Case> = CASES
+        .iter()
+        .chain(options::CASES)
+        .filter(|case| case.levels.is_empty() || case.levels.contains(&site.level))
+        .collect();
+    let failures: Vec<String> = cases.iter().filter_map(|case| site.check(case).err()).collect();
+    assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    options::check_all(&site);
+    // On the host, too, what was written is the person's, whoever they were in the container.
+    for path in [
+        "project/output",
+        "project/output/d",
+        "project/output/d/f",
+        "project/output/by-worker",
+        "project/output/by-root",
+        "project/venv",
+        "shared/out",
+    ] {
         let written = fs::metadata(site.path(path)).expect("written");
         assert_eq!((written.uid(), written.gid()), site.ids(), "{path}");
     }
@@ -243,14 +280,14 @@ fn check_all(user: Option<OrdinaryUser>) {
 #[test]
 fn level_1_root() {
     if need(&[Need::Root, Need::Overlay]) {
-        check_all(None);
+        check_all(1, None);
     }
 }
 
 #[test]
 fn level_2_a_user_with_subordinate_ids() {
     if need(&[Need::Userns, Need::Subids, Need::Overlay]) {
-        check_all(OrdinaryUser::find());
+        check_all(2, OrdinaryUser::find());
     }
 }
 
@@ -258,6 +295,6 @@ fn level_2_a_user_with_subordinate_ids() {
 fn level_3_a_user_with_one_id() {
     // Only root can become somebody whom nobody has given anything.
     if need(&[Need::Root, Need::Userns, Need::Overlay]) {
-        check_all(Some(OrdinaryUser::without_subordinate_ids()));
+        check_all(3, Some(OrdinaryUser::without_subordinate_ids()));
     }
 }

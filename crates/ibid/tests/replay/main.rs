@@ -247,6 +247,28 @@ fn files_that_are_missing_or_new_are_named() {
 }
 
 #[test]
+fn options_of_the_run_are_those_of_the_replay() {
+    let Some(world) = World::new() else { return };
+    let place = world.project.place.folder("volume");
+    fs::write(place.join("in.txt"), "of the volume\n").expect("written");
+    let volume = format!("{}:/code/data:ro", place.display());
+    let id = world.run(&["--hostname", "fixed", "--network", "none", "--volume", &volume, "new"]);
+    // The host name is no longer the run's, so the file is the same.
+    let replay = world.replay(&[&id], 0);
+    assert_eq!(verdict_on(&replay, "output/fixed.txt"), "identical");
+    let record = fs::read_to_string(world.record(replay["run"].as_str().expect("a run"))).expect("a record");
+    let record: Value = serde_json::from_str(&record).expect("JSON");
+    assert_eq!(record["options"]["hostname"], "fixed");
+    assert_eq!(record["options"]["network"], "none");
+    // Elsewhere it gets nothing of the machine.
+    world.project.check(&["export", &id, "-o", "run.tar", "--data"], 0);
+    let said = world.failure(&["replay", "./run.tar"]);
+    assert!(said.contains("was given `--volume`, which one from elsewhere does not get here"), "{said}");
+    fs::remove_dir_all(&place).expect("removed");
+    assert!(world.failure(&["replay", &id]).contains("volume"));
+}
+
+#[test]
 fn changed_data_is_the_cause_and_lost_data_an_error() {
     let Some(world) = World::new() else { return };
     let id = world.run(&["data"]);
