@@ -31,6 +31,7 @@ pub(crate) fn record() -> Record {
             commit: Some("188797a".repeat(6)),
             branch: Some("main".to_owned()),
             remote: Some("https://git.example.org/lab/mnist.git".to_owned()),
+            difference: None,
             differing: Vec::new(),
             equals_working_tree: None,
             changed_during_run: Vec::new(),
