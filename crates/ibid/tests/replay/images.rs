@@ -7,17 +7,15 @@ use ibid_testing::{DockerRegistry, Need, RegistryAccess, need};
 use super::World;
 
 impl World {
-    /// Takes everything away that the store holds.
-    fn empty_store(&self) {
-        fs::remove_dir_all(self.project.data.join("ibid"))
-            .or_else(|_| fs::remove_dir_all(self.project.data.join("ibid-one-id")))
-            .expect("a store");
+    /// Has another store from now on, an empty one.
+    fn empty_store(&mut self) {
+        self.project.data = self.project.place.folder(&format!("{}-empty", self.project.data.display()));
     }
 }
 
 #[test]
 fn a_lost_image_is_built_again_from_what_is_recorded() {
-    let Some(world) = World::new() else { return };
+    let Some(mut world) = World::new() else { return };
     let id = world.run(&["plain"]);
     let dockerfile = fs::read_to_string(world.project.path().join("Dockerfile")).expect("there");
     world.project.file("Dockerfile", "FROM nothing\n");
@@ -44,7 +42,7 @@ fn a_lost_image_is_built_again_from_what_is_recorded() {
 
 #[test]
 fn an_image_that_is_nowhere_is_an_error_that_says_what_was_tried() {
-    let Some(world) = World::new() else { return };
+    let Some(mut world) = World::new() else { return };
     // What an ignore file keeps from the snapshot cannot be built from it.
     world.project.file(".gitignore", "busybox\n");
     let id = world.run(&["plain"]);
@@ -63,7 +61,7 @@ fn an_image_that_is_nowhere_is_an_error_that_says_what_was_tried() {
 
 #[test]
 fn a_lost_image_comes_from_where_it_was_pushed_to() {
-    let Some(world) = World::new() else { return };
+    let Some(mut world) = World::new() else { return };
     if !need(&[Need::DockerRegistry]) {
         return;
     }
