@@ -60,7 +60,7 @@ pub fn kept(run_folder: &Path, output: &Output) -> Option<Vec<u8>> {
     (Digest::of(&content) == output.digest).then_some(content)
 }
 
-fn place(run_folder: &Path, output: &Output) -> PathBuf {
+pub(crate) fn place(run_folder: &Path, output: &Output) -> PathBuf {
     run_folder.join(FOLDER).join(output.digest.hex())
 }
 

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::data;
 use crate::ledger::{self, Ledger};
+use crate::output_content;
 use crate::record::tests::record;
 use crate::record::{Output, Record};
 use crate::snapshot::{self, Exclusions};
@@ -178,7 +179,14 @@ fn data_that_is_another_now_is_not_given_out_as_what_the_run_read() {
 #[test]
 fn outputs_that_are_others_now_are_left_out() {
     let place = Place::new();
-    fs::write(place.folder.path().join("project/output/loss.json"), "[2]").expect("written");
+    let project = place.folder.path().join("project");
+    let ledger = Ledger::of(&project);
+    let run = ledger.run_folder(place.record.id);
+    output_content::keep(&ledger, &run, &project, &place.record.outputs[0]).expect("kept");
+    fs::write(project.join("output/loss.json"), "[2]").expect("written");
+    // Unless they were kept.
+    assert!(place.write(Choice { outputs: true, data: false }).1.is_empty());
+    fs::remove_dir_all(run.join("outputs")).expect("removed");
     let (archive, left_out) = place.write(Choice { outputs: true, data: false });
     assert_eq!(left_out, ["output/loss.json"]);
     assert!(elsewhere(&archive).1.expect("a sound archive").outputs.is_empty());

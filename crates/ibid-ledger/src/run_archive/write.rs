@@ -12,6 +12,7 @@ use super::{CODE, DATA, Error, IMAGE, Listed, MANIFEST, Manifest, OUTPUTS, RECOR
 use crate::data;
 use crate::ledger::{self, Ledger};
 use crate::objects::Objects;
+use crate::output_content;
 use crate::record::{Data, Output, Record};
 use crate::research_object::{self, CRATE_FILE, Contents, STATEMENT_FILE};
 use crate::snapshot::{self, Kind};
@@ -56,7 +57,7 @@ pub fn write(
     let mut outputs = Vec::new();
     if choice.outputs {
         for output in &record.outputs {
-            match unchanged(project, output)? {
+            match find_output(project, &folder, output)? {
                 Some(source) => {
                     let name = format!("{OUTPUTS}/{}", output.path);
                     outputs.push(file(&name, &source.listed));
@@ -209,16 +210,21 @@ fn append_source(
     Ok(())
 }
 
-/// An output, if it is still what the run wrote.
-fn unchanged(project: &Path, output: &Output) -> Result<Option<Source>, Error> {
-    let path = project.join(&output.path);
-    match fs::symlink_metadata(&path) {
-        Ok(found) if found.is_file() && found.len() == output.bytes => {}
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io("read", &path)(error)),
+/// An output where it was written, if it is still the same; else where it was kept.
+fn find_output(project: &Path, run_folder: &Path, output: &Output) -> Result<Option<Source>, Error> {
+    for path in [project.join(&output.path), output_content::place(run_folder, output)] {
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_file() && found.len() == output.bytes => {}
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(io("read", &path)(error)),
+        }
+        let source = source(&path)?;
+        if source.listed.digest == output.digest {
+            return Ok(Some(source));
+        }
     }
-    Ok(Some(source(&path)?).filter(|source| source.listed.digest == output.digest))
+    Ok(None)
 }
 
 /// Refuses data that is no longer what the run read.
