@@ -14,8 +14,6 @@ mod source;
 mod stage;
 mod view;
 
-use std::path::Path;
-
 use ibid_core::digest::Digest;
 use ibid_core::run::Network;
 use ibid_ledger::causes::{self, Cause, Kind, Tries};
@@ -52,8 +50,7 @@ struct Replayed {
 pub fn main(ui: &Ui, cli: &Cli, replay: &Replay) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
     let store = image_build::open_store()?;
-    let directory = cli.directory.as_deref().unwrap_or(Path::new("."));
-    let source = Source::open(ui, &store, directory, &replay.run)?;
+    let source = Source::open(ui, &store, cli.directory.as_deref(), &replay.run)?;
     check_repeatable(&source.record)?;
     let (image, origin) = match &replay.image {
         Some(text) => (image_build::find_image(&store, text)?, Origin::Asked),

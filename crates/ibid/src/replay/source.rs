@@ -40,7 +40,7 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn open(ui: &Ui, store: &Store, directory: &Path, text: &str) -> Result<Self, Failure> {
+    pub fn open(ui: &Ui, store: &Store, directory: Option<&Path>, text: &str) -> Result<Self, Failure> {
         let path = Path::new(text);
         let is_id = text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !is_id && (text.contains(['/', '.']) || path.is_file()) {
@@ -50,9 +50,9 @@ impl Source {
         }
     }
 
-    fn of_ledger(directory: &Path, text: &str) -> Result<Self, Failure> {
-        let project = Project::find(directory)?;
-        let of_project = ProjectLedger::of(Some(directory))?;
+    fn of_ledger(directory: Option<&Path>, text: &str) -> Result<Self, Failure> {
+        let project = Project::find(directory.unwrap_or(Path::new(".")))?;
+        let of_project = ProjectLedger::of(directory)?;
         let id = of_project.find(text)?;
         let ledger = of_project.ledger;
         let record = ledger.read(id).map_err(|error| {
@@ -71,7 +71,7 @@ impl Source {
         source.check_data().map(|()| source)
     }
 
-    fn of_file(ui: &Ui, store: &Store, directory: &Path, path: &Path) -> Result<Self, Failure> {
+    fn of_file(ui: &Ui, store: &Store, directory: Option<&Path>, path: &Path) -> Result<Self, Failure> {
         let file = File::open(path).map_err(|error| {
             let failure = Failure::of(&error).while_doing(format!("cannot open {}", path.display()));
             match error.kind() {
@@ -88,8 +88,11 @@ impl Source {
         ui.say(&format!("received run {} from {}", received.record.id, path.display()));
         let data_from = if received.has_data || received.record.data.is_empty() {
             into.path.join("data")
-        } else {
+        } else if let Some(directory) = directory {
             Project::find(directory)?.root
+        } else {
+            // Not from wherever one happens to be: the record says which paths, and it may be anybody's.
+            return Err(lacks_data(&received.record));
         };
         let source = Self {
             ledger,
@@ -101,13 +104,7 @@ impl Source {
             _received: Some(into),
         };
         source.check_options()?;
-        match source.check_data() {
-            Err(failure) if !received.has_data => Err(failure.hint(format!(
-                "`ibid export {} --data` puts it into the file; `-C DIR` names a folder that has it",
-                source.record.id
-            ))),
-            result => result.map(|()| source),
-        }
+        source.check_data().map(|()| source)
     }
 
     /// Without its data a run would not be the same run.
@@ -160,6 +157,16 @@ impl Source {
         let second = attempt.curves(&self.ledger)?;
         Ok(verdict::compare(rules, &self.record, &attempt.record, Some((&curves, &second)), &mut content))
     }
+}
+
+fn lacks_data(record: &Record) -> Failure {
+    let paths: Vec<&str> = record.data.iter().map(|data| data.path.as_str()).collect();
+    Failure::new(format!("the run {} read {}, which is not in the file", record.id, paths.join(", "))).hint(
+        format!(
+            "`ibid export {} --data` puts it there; `-C DIR` gives the run what is under that name in DIR",
+            record.id
+        ),
+    )
 }
 
 fn refused(error: &run_archive::Error, path: &Path) -> Failure {

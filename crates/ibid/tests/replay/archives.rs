@@ -60,10 +60,13 @@ fn data_that_is_not_in_the_file_is_asked_for() {
     let Some(world) = World::new() else { return };
     let id = world.run(&["data"]);
     let file = world.export(&id, "run.tar", &[]).display().to_string();
+    // Also where something of that name happens to be: the record may be anybody's.
+    world.project.place.file("elsewhere/data/in.txt", "a secret\n");
     let output = world.elsewhere(&["replay", &file]);
     assert_eq!(output.status.code(), Some(125));
     let said = text(&output.stderr);
-    assert!(said.contains(&format!("`ibid export {id} --data` puts it into the file")), "{said}");
+    assert!(said.contains(&format!("the run {id} read data, which is not in the file")), "{said}");
+    assert!(said.contains(&format!("`ibid export {id} --data` puts it there")), "{said}");
     let project = world.project.path().display().to_string();
     let output = world.elsewhere(&["-C", &project, "replay", &file]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
