@@ -37,6 +37,9 @@ pub struct RecordedCommit {
     pub id: String,
     /// Whether the code had changes that were not committed.
     pub is_dirty: bool,
+    /// The files that had, relative to the project; unknown for images of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differing: Vec<String>,
 }
 
 impl BuildRecord {

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::digest::Digest;
 
+/// Name of the folder in a project that holds the records of its runs. It is no part of a build's context.
+pub const LEDGER_FOLDER: &str = ".ibid";
+
 /// One execution of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSpec {

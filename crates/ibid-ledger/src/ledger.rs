@@ -29,7 +29,7 @@ use crate::record::{Record, SCHEMA, Status};
 use crate::run_id::RunId;
 
 /// Name of the ledger's folder in the project.
-pub const FOLDER: &str = ".ibid";
+pub use ibid_core::run::LEDGER_FOLDER as FOLDER;
 
 /// The ledger of one project.
 #[derive(Debug, Clone)]

@@ -19,6 +19,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use crate::alive::{self, Alive};
 use crate::ledger::{self, Error, Ledger, io};
 use crate::log::{Stream, Writer};
+use crate::metrics::{self, Metrics};
 use crate::outputs::Beginning;
 use crate::record::Record;
 
@@ -98,6 +99,22 @@ impl Recording {
     /// Keeps what the program has written. From any thread.
     pub fn written(&self, stream: Stream, bytes: &[u8]) {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).append(stream, bytes);
+    }
+
+    /// Writes again how the run started, with what was found out meanwhile.
+    pub fn started(&self, record: &Record) -> Result<(), Error> {
+        let path = self.folder.join("start.json");
+        ledger::write_unsynced(&path, record)?;
+        self.ledger.give(&path)
+    }
+
+    /// Keeps the values of the run's metrics.
+    pub fn keep_metrics(&self, metrics: &Metrics) -> Result<(), Error> {
+        if metrics.points().is_empty() {
+            return Ok(());
+        }
+        metrics.write(&self.folder)?;
+        self.ledger.give(&self.folder.join(metrics::FILE))
     }
 
     /// What the log lacks, as people should know it.

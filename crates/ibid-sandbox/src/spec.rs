@@ -204,6 +204,18 @@ impl ExitStatus {
     }
 }
 
+impl ExitStatus {
+    /// The signal that ended it, such as `SIGKILL`; its number where that has no name.
+    pub fn signal_text(&self) -> Option<String> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => {
+                Some(signal_name(*signal).map_or_else(|| signal.to_string(), str::to_owned))
+            }
+        }
+    }
+}
+
 impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -38,6 +38,8 @@ pub enum Command {
     Run(Run),
     /// Open a shell in the image; the codebase on this machine is mounted
     Dev(Dev),
+    /// Show what the program of a run wrote
+    Logs(Logs),
     /// List the files that a build may copy, and the rule that kept or dropped each
     Context(Context),
     /// List the images in the store
@@ -190,6 +192,14 @@ pub struct Run {
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
 
+    /// Give the run an output folder of its own, named for the run, in the first of `[run] outputs`; IBID_OUTPUT_DIR is its path
+    #[arg(long)]
+    pub isolate: bool,
+
+    /// Record the digest of the data inputs' content too; what was hashed once is hashed again only when it changes
+    #[arg(long)]
+    pub digest_data: bool,
+
     #[command(flatten)]
     pub shared: BuildShared,
 
@@ -210,6 +220,32 @@ pub struct Dev {
 
     #[command(flatten)]
     pub shared: BuildShared,
+}
+
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Run: its name, or the first digits of it
+    pub run: String,
+
+    /// Go on with what is written from now on, until the run ends
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Say when each line came
+    #[arg(short, long)]
+    pub timestamps: bool,
+
+    /// Only what was written to standard output
+    #[arg(long, conflicts_with = "stderr")]
+    pub stdout: bool,
+
+    /// Only what was written to standard error
+    #[arg(long)]
+    pub stderr: bool,
+
+    /// Print each line as a JSON object
+    #[arg(long, conflicts_with = "timestamps")]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

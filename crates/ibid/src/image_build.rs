@@ -197,12 +197,29 @@ pub struct Preparation<'a> {
     named_contexts: BTreeMap<String, Context>,
     remotes: Remotes,
     lock: OnceCell<Lock>,
+    found_bases: BTreeMap<String, Digest>,
+}
+
+/// Which code is in an image.
+pub struct PeggedCode {
+    /// As people name it.
+    pub text: String,
+    /// The commit that it was built from, where that is known.
+    pub commit: Option<RecordedCommit>,
+    /// Whether the working tree is the same; none where nobody can say.
+    pub equals_working_tree: Option<bool>,
 }
 
 /// A plan with the images it starts from.
 struct Planned {
     plan: Plan,
     bases: BTreeMap<String, BaseImage>,
+}
+
+impl Planned {
+    fn base_digests(&self) -> BTreeMap<String, Digest> {
+        self.bases.iter().map(|(name, base)| (name.clone(), base.digest)).collect()
+    }
 }
 
 impl<'a> Preparation<'a> {
@@ -250,6 +267,7 @@ impl<'a> Preparation<'a> {
             named_contexts: BTreeMap::new(),
             remotes,
             lock: OnceCell::new(),
+            found_bases: BTreeMap::new(),
         })
     }
 
@@ -266,9 +284,15 @@ impl<'a> Preparation<'a> {
         &self.trust
     }
 
+    /// Each `FROM` of the plan that led to the image, and the digest of the image that it meant; empty where that is not known.
+    pub fn found_bases(&self) -> &BTreeMap<String, Digest> {
+        &self.found_bases
+    }
+
     /// The image to run mounted code in: the one that is there unless its environment is stale.
     pub fn environment_image(&mut self, ui: &Ui) -> Result<Digest, Failure> {
         let planned = self.plan(ui, &Options::default())?;
+        self.found_bases = planned.base_digests();
         self.open_sources(&planned, &LockMode::Keep)?;
         let nothing = Explanations::default();
         let found = built_environment(&self.store, &self.request(&planned, NoCache::Never, &nothing))
@@ -290,15 +314,18 @@ impl<'a> Preparation<'a> {
     }
 
     /// Names the code in an image, and warns when the working tree differs from it.
-    pub fn pegged_code(&mut self, ui: &Ui, image: &Digest) -> Result<String, Failure> {
+    pub fn pegged_code(&mut self, ui: &Ui, image: &Digest) -> Result<PeggedCode, Failure> {
         let Some(record) = BuildRecord::read(&self.store, image)? else {
             ui.warn("nothing is known about the code in the image: it was not built here");
-            return Ok("of unknown origin".to_owned());
+            let text = "of unknown origin".to_owned();
+            return Ok(PeggedCode { text, commit: None, equals_working_tree: None });
         };
+        let mut equals_working_tree = None;
         if record.project != self.project.root {
             ui.warn(&format!("the image was built from {}", record.project.display()));
         }
         if record.dockerfile != Digest::of(self.text.as_bytes()) {
+            equals_working_tree = Some(false);
             ui.warn("the Dockerfile has changed since the image was built");
             ui.hint("`ibid build` pegs the code as it is now");
         } else if let Some(planned) = self.plan_from_store(None)? {
@@ -307,6 +334,8 @@ impl<'a> Preparation<'a> {
             let files = context_files(&self.request(&planned, NoCache::Never, &nothing))
                 .map_err(|error| self.build_failure(error))?;
             let differing = record.differing(&files);
+            equals_working_tree = Some(differing.is_empty());
+            self.found_bases = planned.base_digests();
             if !differing.is_empty() {
                 ui.warn(&format!(
                     "the code in the image differs from the working tree: {}",
@@ -315,7 +344,8 @@ impl<'a> Preparation<'a> {
                 ui.hint("`ibid build` pegs the code as it is now; without `--pegged` the working tree runs");
             }
         }
-        Ok(format!("{}, built {}", record.code, record.built))
+        let text = format!("{}, built {}", record.code, record.built);
+        Ok(PeggedCode { text, commit: record.commit, equals_working_tree })
     }
 
     /// Builds the image, whatever is there, and names it.
@@ -663,7 +693,8 @@ impl<'a> Preparation<'a> {
 /// What a record says of a checkout; nothing before the first commit.
 fn recorded_commit(checkout: &Checkout) -> Option<RecordedCommit> {
     let commit = checkout.commit.as_ref()?;
-    Some(RecordedCommit { id: commit.full().to_owned(), is_dirty: !checkout.differing.is_empty() })
+    let differing = checkout.differing.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    Some(RecordedCommit { id: commit.full().to_owned(), is_dirty: !checkout.differing.is_empty(), differing })
 }
 
 /// Refuses names of stages that are not built.

@@ -14,7 +14,10 @@ mod image_build;
 mod lock;
 mod lock_mode;
 mod near_option;
+mod output_folders;
 mod project;
+mod pushed_names;
+mod recorded_run;
 mod registries;
 mod report;
 mod settings;
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
         Command::Gc(gc) => commands::gc::main(&ui, &cli, gc),
+        Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),

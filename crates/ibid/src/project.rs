@@ -31,6 +31,8 @@ pub struct Project {
     pub outputs: Vec<String>,
     /// `[run] data`, relative to the root.
     pub data: Vec<String>,
+    /// `[run] data_digest`: whether the content of data inputs is digested for each record.
+    pub data_digest: bool,
     /// `[run] env`
     pub env: BTreeMap<String, String>,
     /// `[base."REFERENCE"]`
@@ -155,10 +157,12 @@ impl Project {
             }
         }
         let (mut outputs, mut data, mut env) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut data_digest = false;
         if let Some(run) = top.table("run")? {
-            run.only(&["outputs", "data", "env"])?;
+            run.only(&["outputs", "data", "data_digest", "env"])?;
             outputs = run.inner_paths("outputs")?;
             data = run.inner_paths("data")?;
+            data_digest = run.flag("data_digest")?;
             env = run.text_map("env")?;
         }
         let mut bases = BTreeMap::new();
@@ -192,6 +196,7 @@ impl Project {
             code_mount,
             outputs,
             data,
+            data_digest,
             env,
             bases,
         })
@@ -270,6 +275,12 @@ impl<'a> Table<'a> {
             Some(text) => Ok(Some(text.to_owned())),
             None => Err(self.wrong(key, "expected a string")),
         }
+    }
+
+    /// False when it is not there.
+    fn flag(&self, key: &str) -> Result<bool, Error> {
+        let Some(item) = self.table.get(key) else { return Ok(false) };
+        item.as_bool().ok_or_else(|| self.wrong(key, "expected true or false"))
     }
 
     fn text_list(&self, key: &str) -> Result<Vec<String>, Error> {
@@ -390,6 +401,7 @@ mount = "/code"
 [run]
 outputs = ["output", "./plots/"]
 data = ["data"]
+data_digest = true
 env = { CUBLAS_WORKSPACE_CONFIG = ":4096:8" }
 [base."debian:bookworm-slim"]
 suite = "bookworm"
@@ -403,6 +415,7 @@ packages = ["ca-certificates"]
         assert_eq!(project.build_args["JOBS"], "2");
         assert_eq!(project.registry.as_deref(), Some("registry.lab.org:5000/group"));
         assert_eq!(project.outputs, ["output", "plots"]);
+        assert!(project.data_digest);
         assert_eq!(project.bases["debian:bookworm-slim"].packages, ["ca-certificates"]);
     }
 
@@ -411,7 +424,10 @@ packages = ["ca-certificates"]
         let check = |text: &str, expected: &str| assert_eq!(read(text).expect_err(text), expected);
         check("nmae = \"x\"", "1: unknown key `nmae` at the top level (did you mean `name`?)");
         check("\n[run]\noutput = []", "3: unknown key `output` in [run] (did you mean `outputs`?)");
-        check("[run]\nzzz = 1", "2: unknown key `zzz` in [run] (known keys in [run]: outputs, data, env)");
+        check(
+            "[run]\nzzz = 1",
+            "2: unknown key `zzz` in [run] (known keys in [run]: outputs, data, data_digest, env)",
+        );
         check("name = 3", "1: `name`: expected a string");
         for place in ["https://lab.org", "group", "lab.org/Group", "lab.org/"] {
             let message = read(&format!("[image]\nregistry = \"{place}\"")).expect_err(place);

@@ -34,6 +34,13 @@ pub fn additional_stores() -> Result<Vec<PathBuf>, Failure> {
     Ok(Vec::new())
 }
 
+/// Where the key is with which secrets are hashed before they are recorded.
+pub fn secrets_key() -> PathBuf {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let own = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
+    own.unwrap_or_else(|| PathBuf::from("/etc")).join("ibid/secrets.key")
+}
+
 fn read(path: &Path) -> Result<Option<Settings>, Failure> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

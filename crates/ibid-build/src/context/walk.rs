@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use ibid_core::dockerignore::Verdict;
+use ibid_core::run::LEDGER_FOLDER;
 use ibid_files::beneath::open_beneath;
 use ibid_files::parallel;
 use ibid_files::stamp::Stamp;
@@ -159,6 +160,13 @@ impl Lister<'_> {
             let name = name.map_err(failed)?;
             let (file_type, name) = (name.file_type(), name.file_name());
             if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            // What is recorded of runs changes with each run, and is nobody's code.
+            if name.to_bytes() == LEDGER_FOLDER.as_bytes()
+                && self.context.layers.is_none()
+                && matches!(file_type, FileType::Directory | FileType::Unknown)
+            {
                 continue;
             }
             let mut path = Vec::with_capacity(folder.len() + 1 + name.count_bytes());

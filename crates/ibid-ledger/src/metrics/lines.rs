@@ -94,6 +94,7 @@ fn values(text: &str) -> Vec<(String, f64)> {
     // The word before, with nothing but blanks between.
     let mut word: Option<&str> = None;
     let mut rest = text;
+    let mut is_option = false;
     while let Some(first) = rest.chars().next() {
         if values.len() >= VALUES_MAX {
             break;
@@ -112,7 +113,9 @@ fn values(text: &str) -> Vec<(String, f64)> {
             let last = name.rsplit(['_', '-', '/', '.']).next().unwrap_or(name).to_ascii_lowercase();
             let is_word = blank.len() < rest.len()
                 && (WORDS.contains(&last.as_str()) || STEPS.contains(&name.to_ascii_lowercase().as_str()));
+            // An option of a command line that is shown is no measurement.
             if (is_named || is_word)
+                && !is_option
                 && let Some((value, behind)) = number_at(number)
             {
                 let part = before.filter(|part| PARTS.contains(&part.to_ascii_lowercase().as_str()));
@@ -135,6 +138,7 @@ fn values(text: &str) -> Vec<(String, f64)> {
                 first.len_utf8()
             };
             rest = &rest[end..];
+            is_option = first == '-';
         }
     }
     values
@@ -228,6 +232,7 @@ mod tests {
         check("address: 0x7f", &[]);
         check("loss: nan", &[]);
         check("took 5s", &[]);
+        check("train.py --lr=0.1 --loss 5 -acc 1", &[]);
         check("", &[]);
         check(&format!("loss: 1 {}", "x".repeat(5000)), &[]);
     }

@@ -16,6 +16,7 @@ pub fn main(ui: &Ui, cli: &Cli, dev: &Dev) -> Result<u8, Failure> {
             env: &dev.env,
             shared: &dev.shared,
             command: Command::Shell,
+            recorded: None,
         },
     )
 }

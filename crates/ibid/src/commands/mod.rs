@@ -10,6 +10,7 @@ pub mod images;
 pub mod inspect;
 pub mod load;
 pub mod login;
+pub mod logs;
 pub mod pull;
 pub mod push;
 pub mod rmi;

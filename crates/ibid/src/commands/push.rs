@@ -9,6 +9,7 @@ use ibid_store::{Compression, Store};
 use crate::args::{Cli, Push};
 use crate::image_build::{self, find_image, open_store};
 use crate::project::{CONFIG_FILE, Project, is_registry_place};
+use crate::pushed_names;
 use crate::registries::{self, Transfer};
 use crate::report::Failure;
 use crate::ui::{self, Ui};
@@ -39,6 +40,8 @@ pub fn main(ui: &Ui, cli: &Cli, push: &Push) -> Result<u8, Failure> {
     let pushed = pushed.map_err(registries::failure)?;
     // A name that was made here is one of the image's from now on.
     store.set_tag(&reference, image)?;
+    let place = Reference { tag: None, digest: Some(pushed.manifest), ..reference.clone() };
+    pushed_names::add(&store, &image, place.to_string())?;
     ui::print(&reference.to_string());
     let how = if pushed.was_there {
         "it was there".to_owned()

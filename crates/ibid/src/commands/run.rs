@@ -6,14 +6,21 @@ use std::time::Instant;
 
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code, Command, Mode, RunSpec};
+use ibid_engine::identity::HostUser;
 use ibid_engine::native;
 use ibid_ledger::code::CodeIdentity;
 use ibid_ledger::run_id::RunId;
+use ibid_ledger::snapshot::Exclusions;
 use ibid_sandbox::ExitStatus;
+use ibid_sandbox::trust::HostTrust;
+use ibid_store::Store;
 
 use crate::args::{BuildShared, Cli, Run};
-use crate::image_build::{self, Preparation};
+use crate::contexts;
+use crate::image_build::{self, PeggedCode, Preparation};
+use crate::output_folders::{self, OutputFolders};
 use crate::project::Project;
+use crate::recorded_run::{Finished, RecordedRun};
 use crate::report::Failure;
 use crate::ui::{self, Ui};
 
@@ -34,6 +41,7 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
             pegged: run.pegged,
             env: &run.env,
             shared: &run.shared,
+            recorded: Some(Recorded { isolate: run.isolate, digest_data: run.digest_data }),
             command: Command::Entrypoint(args),
         },
     )
@@ -46,6 +54,14 @@ pub struct Session<'a> {
     pub env: &'a [String],
     pub shared: &'a BuildShared,
     pub command: Command,
+    /// None is a session that leaves no record.
+    pub recorded: Option<Recorded>,
+}
+
+/// How a run is recorded.
+pub struct Recorded {
+    pub isolate: bool,
+    pub digest_data: bool,
 }
 
 pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
@@ -70,40 +86,94 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let id = RunId::random().map_err(|error| Failure::of(&error))?;
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     ui.detail(&format!("run {id}"));
+    let isolate = session.recorded.as_ref().is_some_and(|recorded| recorded.isolate);
+    let outputs = OutputFolders::new(&project, id, isolate)?;
+    let mut all_env = env.clone();
+    all_env.extend(outputs.env(id, folder.as_deref()));
     let spec = RunSpec {
         id: id.to_string(),
         image,
         command: session.command.clone(),
         code: Code { mode, folder },
         project: project.root.clone(),
-        outputs: project.outputs.clone(),
+        outputs: outputs.folders.clone(),
         data: project.data.clone(),
-        env,
+        protected: if session.recorded.is_some() { output_folders::protected(&project) } else { Vec::new() },
+        env: all_env,
         terminal: is_terminal,
     };
     let pegged_code = match mode {
         Mode::Pegged => Some(preparation.pegged_code(ui, &image)?),
         Mode::Mounted => None,
     };
+    let finished = match &session.recorded {
+        Some(recorded) => {
+            let arguments: &[String] = match &session.command {
+                Command::Entrypoint(arguments) => arguments,
+                Command::Shell => &[],
+            };
+            let run = RecordedRun {
+                ui,
+                project: &project,
+                host: &host,
+                store: &store,
+                trust: preparation.trust(),
+                config: &config,
+                spec: &spec,
+                id,
+                arguments,
+                env: &env,
+                pegged: pegged_code,
+                exclusions: exclusions(&project, &spec)?,
+                bases: preparation.found_bases().clone(),
+                output_folder: outputs.own,
+                digest_data: recorded.digest_data || project.data_digest,
+            };
+            run.execute()
+        }
+        None => unrecorded(&project, &store, &spec, &host, preparation.trust(), pegged_code),
+    };
+    let Finished { status, seconds, code } = finished.map_err(|error| failure_of_run(error, &config))?;
+    ui.say(&summary(ui, &spec, &status, seconds, &code, session.directory));
+    Ok(status.shell_code())
+}
+
+/// A session that leaves no record; which code it is on is said all the same.
+fn unrecorded(
+    project: &Project,
+    store: &Store,
+    spec: &RunSpec,
+    host: &HostUser,
+    trust: &HostTrust,
+    pegged: Option<PeggedCode>,
+) -> Result<Finished, native::Error> {
     let no_code: Vec<PathBuf> =
         [&project.data[..], &project.outputs].concat().iter().map(PathBuf::from).collect();
     let start = Instant::now();
-    let (status, code) = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         // Asking git takes about as long as starting the program: it is done meanwhile.
-        let identity =
-            pegged_code.is_none().then(|| scope.spawn(|| CodeIdentity::of(&project.root, &no_code)));
-        let status = native::run(&store, &spec, &host, preparation.trust());
-        let code = match (identity, pegged_code) {
-            (Some(identity), _) => {
+        let identity = pegged.is_none().then(|| scope.spawn(|| CodeIdentity::of(&project.root, &no_code)));
+        let ended = native::run(store, spec, host, trust, None)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let code = match identity {
+            Some(identity) => {
                 format!("code mounted, {}", identity.join().expect("asking git does not panic"))
             }
-            (None, pegged) => format!("code pegged, {}", pegged.unwrap_or_default()),
+            None => format!("code pegged, {}", pegged.map(|pegged| pegged.text).unwrap_or_default()),
         };
-        (status, code)
-    });
-    let status = status.map_err(|error| failure_of_run(error, &config))?;
-    ui.say(&summary(ui, &spec, &status, start.elapsed().as_secs_f64(), &code, session.directory));
-    Ok(status.shell_code())
+        Ok(Finished { status: ended.status, seconds, code })
+    })
+}
+
+/// What of the project is no code of a run's.
+fn exclusions(project: &Project, spec: &RunSpec) -> Result<Exclusions, Failure> {
+    let beside = |path: &Path| path.strip_prefix(&project.root).ok().map(Path::to_owned);
+    Ok(Exclusions {
+        outputs_and_data: [&spec.data[..], &spec.outputs].concat().iter().map(PathBuf::from).collect(),
+        dockerignore: contexts::ignore_file(&project.context, Some(&project.dockerfile))?.rules,
+        context: (project.context != project.root).then(|| project.context.clone()),
+        always: beside(&project.dockerfile).into_iter().collect(),
+    })
 }
 
 /// Where the code is in the image.
