@@ -131,10 +131,10 @@ impl RecordedRun<'_> {
             facts.fill(&mut record);
             (result, seconds, self.code(&facts))
         });
-        if let Some(recording) = recording.into_inner() {
-            if let Err(error) = recording.finish(&record) {
-                self.warn("the record of this run is incomplete", &error);
-            }
+        if let Some(recording) = recording.into_inner()
+            && let Err(error) = recording.finish(&record)
+        {
+            self.warn("the record of this run is incomplete", &error);
         }
         let ended = result?;
         for (stream, error) in &ended.unwritten {
