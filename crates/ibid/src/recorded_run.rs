@@ -25,7 +25,7 @@ use ibid_core::user::passwd_entries;
 use ibid_engine::identity::HostUser;
 use ibid_engine::native::{self, Ended, Watch};
 use ibid_engine::relay;
-use ibid_ledger::code::CodeIdentity;
+use ibid_ledger::code::{self, CodeIdentity};
 use ibid_ledger::ledger::{self, Ledger};
 use ibid_ledger::log::{self, Stream};
 use ibid_ledger::metrics::Metrics;
@@ -218,6 +218,7 @@ impl RecordedRun<'_> {
                 commit: commit.as_ref().map(|commit| commit.id.clone()),
                 branch: None,
                 remote: None,
+                difference: None,
                 differing: commit.map(|commit| commit.differing).unwrap_or_default(),
                 equals_working_tree: pegged.and_then(|pegged| pegged.equals_working_tree),
                 changed_during_run: Vec::new(),
@@ -299,7 +300,14 @@ impl RecordedRun<'_> {
     /// Keeps the code as it is; a failure is a warning.
     fn snapshot(&self, ledger: &Ledger) -> Option<Taken> {
         match snapshot::take(ledger, &self.project.root, &self.exclusions) {
-            Ok(taken) => Some(taken),
+            Ok(taken) => {
+                let large: Vec<String> = taken.large.iter().map(|path| path.display().to_string()).collect();
+                if let Some(files) = listed(&large) {
+                    self.ui.warn(&format!("{files}: over 100 MB, not kept with the code of this run"));
+                    self.ui.hint("large inputs belong into `[run] data` of ibid.toml, or into .gitignore");
+                }
+                Some(taken)
+            }
             Err(error) => {
                 self.warn("the code of this run is not kept", &error);
                 None
@@ -386,6 +394,7 @@ fn stream_of(stream: relay::Stream) -> Stream {
 /// What is found out while the program runs.
 struct Facts {
     identity: Option<CodeIdentity>,
+    difference: Option<Digest>,
     tags: Vec<String>,
     pushed: Vec<String>,
     lock: Option<Digest>,
@@ -400,6 +409,19 @@ impl RecordedRun<'_> {
         let no_code: Vec<PathBuf> =
             [&self.spec.data[..], &self.spec.outputs].concat().iter().map(PathBuf::from).collect();
         let identity = self.pegged.is_none().then(|| CodeIdentity::of(root, &no_code));
+        let differs = identity
+            .as_ref()
+            .and_then(CodeIdentity::checkout)
+            .is_some_and(|checkout| checkout.commit.is_some() && !checkout.differing.is_empty());
+        let difference = differs.then(|| code::difference(root, &no_code)).flatten();
+        let difference = difference.and_then(|text| match snapshot::keep(ledger, &text) {
+            Ok(digest) => Some(digest),
+            Err(error) => {
+                let cause = Failure::of(&error).summary();
+                warnings.push(format!("the difference from the commit is not recorded: {cause}"));
+                None
+            }
+        });
         let tags = self.store.tags().unwrap_or_default();
         let data = self
             .spec
@@ -415,6 +437,7 @@ impl RecordedRun<'_> {
             .collect();
         Facts {
             identity,
+            difference,
             tags: tags
                 .into_iter()
                 .filter(|(_, image)| *image == self.spec.image)
@@ -462,6 +485,8 @@ impl Facts {
         if let Some(checkout) = self.identity.as_ref().and_then(CodeIdentity::checkout) {
             record.code.commit = checkout.commit.as_ref().map(|commit| commit.full().to_owned());
             record.code.branch.clone_from(&checkout.branch);
+            record.code.remote.clone_from(&checkout.remote);
+            record.code.difference = self.difference;
             record.code.differing =
                 checkout.differing.iter().map(|path| path.to_string_lossy().into_owned()).collect();
         }

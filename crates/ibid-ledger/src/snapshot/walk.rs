@@ -379,20 +379,15 @@ impl Lister<'_> {
             is_code: true,
         };
         if by_git || docker.ignored || is_folder && *name == *b"__pycache__" {
-            if !project.is_wanted(place, path, full_path, is_folder) {
-                let is_open =
-                    is_folder && !by_git && docker.ignored && project.docker.may_descend(docker, path);
-                if !is_open {
-                    if *name != *b"__pycache__" {
-                        self.drop(path.to_vec(), Why::Ignored { is_folder });
-                    }
-                    return Ok(None);
+            let is_open = is_folder && docker.ignored && project.docker.may_descend(docker, path);
+            let is_looked_into = is_open && !by_git;
+            if !is_looked_into && !project.is_wanted(place, path, full_path, is_folder) {
+                if *name != *b"__pycache__" {
+                    self.drop(path.to_vec(), Why::Ignored { is_folder });
                 }
-            } else if docker.ignored && !project.docker.may_descend(docker, path) {
-                below.ignored = true;
-            } else if *name == *b"__pycache__" {
-                below.ignored = true;
+                return Ok(None);
             }
+            below.ignored |= *name == *b"__pycache__" || docker.ignored && !is_open;
             below.is_code = false;
         }
         if is_folder {

@@ -6,14 +6,15 @@ use ibid_core::time::rfc3339;
 use ibid_store::Limit;
 use serde_json::json;
 
-use crate::args::Gc;
+use crate::args::{Cli, Gc};
 use crate::image_build::{self, now, open_store};
 use crate::report::Failure;
+use crate::snapshot_gc;
 use crate::ui::{self, Ui};
 
 const WEEK_SECONDS: i64 = 7 * 24 * 60 * 60;
 
-pub fn main(ui: &Ui, gc: &Gc) -> Result<u8, Failure> {
+pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
     image_build::enter_user_namespace()?;
     let store = open_store()?;
     let limit = match gc.keep {
@@ -22,7 +23,8 @@ pub fn main(ui: &Ui, gc: &Gc) -> Result<u8, Failure> {
     };
     let collected =
         store.collect(limit, gc.dry_run, &|| ui.say("waiting for another ibid that uses the store"))?;
-    let freed: u64 = collected.removed.iter().map(|item| item.bytes).sum();
+    let code = snapshot_gc::collect(ui, cli, gc.dry_run);
+    let freed: u64 = collected.removed.iter().map(|item| item.bytes).sum::<u64>() + code.bytes;
     if gc.json {
         let removed: Vec<_> = collected
             .removed
@@ -39,6 +41,7 @@ pub fn main(ui: &Ui, gc: &Gc) -> Result<u8, Failure> {
         let report = json!({
             "schema": 1,
             "removed": removed,
+            "snapshots": { "contents": code.contents, "bytes": code.bytes },
             "dry_run": gc.dry_run,
             "bytes_freed": freed,
             "bytes_left": collected.bytes_left,
@@ -60,6 +63,10 @@ pub fn main(ui: &Ui, gc: &Gc) -> Result<u8, Failure> {
             (_, name) => format!("{name}s"),
         };
         ui::print(&format!("{count} {plural}, {}", ui::bytes(bytes)));
+    }
+    if code.contents > 0 {
+        let plural = if code.contents == 1 { "file or folder" } else { "files and folders" };
+        ui::print(&format!("{} {plural} of snapshots, {}", code.contents, ui::bytes(code.bytes)));
     }
     let verb = if gc.dry_run { "would free" } else { "freed" };
     ui.say(&format!(
