@@ -135,10 +135,10 @@ impl RecordedRun<'_> {
             facts.fill(&mut record);
             (result, seconds, self.code(&facts))
         });
-        if let Some(recording) = recording.into_inner() {
-            if let Err(error) = recording.finish(&record) {
-                self.warn("the record of this run is incomplete", &error);
-            }
+        if let Some(recording) = recording.into_inner()
+            && let Err(error) = recording.finish(&record)
+        {
+            self.warn("the record of this run is incomplete", &error);
         }
         let ended = result?;
         for (stream, error) in &ended.unwritten {
@@ -291,7 +291,11 @@ impl RecordedRun<'_> {
                 });
             }
             Err(error) => {
-                record.status = Status::NotStarted;
+                record.status = match error {
+                    // It ran, and nobody knows how it ended.
+                    native::Error::Sandbox(ibid_sandbox::Error::Lost { .. }) => Status::Failed,
+                    _ => Status::NotStarted,
+                };
                 record.failure = Some(Failure::of(error).summary());
             }
         }
