@@ -896,3 +896,45 @@ fn damage_in_a_pack_is_noticed() {
     project.take();
     snapshot::entries(&project.ledger(), taken.digest).expect("it is whole again");
 }
+
+#[test]
+fn the_rules_of_a_context_are_about_its_own_paths() {
+    let mut project = Project::new();
+    for path in ["a/b", "image/a/b", "image/c", "docker/train.Dockerfile", "docker/other"] {
+        project.write(path, path);
+    }
+    project.exclusions.dockerignore = Ignore::parse(b"a\nproject/docker\n").expect("rules");
+    let all = [
+        "a/",
+        "a/b",
+        "docker/",
+        "docker/other",
+        "docker/train.Dockerfile",
+        "image/",
+        "image/a/",
+        "image/a/b",
+        "image/c",
+    ];
+    project.exclusions.context = Some(project.path("image"));
+    project.check(&["a/", "a/b", "docker/", "docker/other", "docker/train.Dockerfile", "image/", "image/c"]);
+    // The folder that holds the project.
+    project.exclusions.context = project.root.parent().map(Path::to_owned);
+    project.check(&["a/", "a/b", "image/", "image/a/", "image/a/b", "image/c"]);
+    project.exclusions.always = vec!["docker/train.Dockerfile".into()];
+    project.check(&[
+        "a/",
+        "a/b",
+        "docker/",
+        "docker/train.Dockerfile",
+        "image/",
+        "image/a/",
+        "image/a/b",
+        "image/c",
+    ]);
+    project.exclusions.context = Some("/elsewhere".into());
+    project.check(&all);
+    // A context that leaves the whole project out.
+    project.exclusions.context = project.root.parent().map(Path::to_owned);
+    project.exclusions.dockerignore = Ignore::parse(b"project\n").expect("rules");
+    project.check(&all);
+}
