@@ -42,7 +42,7 @@ use ibid_store::Store;
 use crate::image_build::PeggedCode;
 use crate::project::Project;
 use crate::report::Failure;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 /// A run that is to be recorded.
 pub struct RecordedRun<'a> {
@@ -87,15 +87,19 @@ impl RecordedRun<'_> {
         let (tell, told) = channel();
         let mut start = Instant::now();
         let (result, seconds, code) = std::thread::scope(|scope| {
+            let (hand_over, handed_over) = channel();
             let facts = scope.spawn(|| {
+                // One after the other: both look at every file, and the program waits for the first only.
+                let taken = self.pegged.is_none().then(|| self.snapshot(&ledger)).flatten();
+                let hand_over = hand_over;
+                let _nobody_waits = hand_over.send(taken);
                 let facts = self.facts(&ledger);
                 self.add_to_start(&facts, told, &recording);
                 facts
             });
-            let mut taking = self.pegged.is_none().then(|| scope.spawn(|| self.snapshot(&ledger)));
             let mut before_program = |sandbox: &Spec| {
                 // The program sees the code as it is now.
-                let taken = taking.take().and_then(|taking| taking.join().ok().flatten());
+                let taken = handed_over.recv().ok().flatten();
                 self.describe(&mut record, sandbox, taken.as_ref());
                 match Recording::start(&ledger, &record, self.output_paths()) {
                     Ok(started) => {
@@ -159,8 +163,15 @@ impl RecordedRun<'_> {
 
     /// Keeps the code as it is; a failure is a warning.
     fn snapshot(&self, ledger: &Ledger) -> Option<Taken> {
+        let start = Instant::now();
         match snapshot::take(ledger, &self.project.root, &self.exclusions) {
             Ok(taken) => {
+                self.ui.detail(&format!(
+                    "snapshot {} of {} files in {:.1} ms",
+                    ui::short_digest(&taken.digest),
+                    taken.files,
+                    start.elapsed().as_secs_f64() * 1000.0
+                ));
                 let large: Vec<String> = taken.large.iter().map(|path| path.display().to_string()).collect();
                 if let Some(files) = listed(&large) {
                     self.ui.warn(&format!("{files}: over 100 MB, not kept with the code of this run"));

@@ -1,5 +1,6 @@
 //! What is recorded of runs, with real ones, also when they are killed, many, or on a full disk.
 
+mod code;
 mod site;
 
 use std::collections::BTreeSet;
