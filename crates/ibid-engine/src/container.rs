@@ -105,12 +105,21 @@ fn make_place(project: &Path, path: &str, is_folder: bool) -> Result<(), Error> 
     // Outermost first.
     let missing: Vec<&Path> =
         place.ancestors().take_while(|ancestor| !ancestor.exists() && *ancestor != project).collect();
+    let nearest = missing.last().and_then(|part| part.parent()).unwrap_or(project);
+    let real = |path: &Path| fs::canonicalize(path).map_err(|error| failed(path, error));
+    if !real(nearest)?.starts_with(real(project)?) {
+        return Err(failed(&place, std::io::Error::other("a link on the way leads out of the project")));
+    }
     for part in missing.into_iter().rev() {
-        match part == place && !is_folder {
+        let made = match part == place && !is_folder {
             true => fs::File::create_new(part).map(drop),
             false => fs::create_dir(part),
+        };
+        match made {
+            // Another run of the project was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+            made => made.map_err(|error| failed(part, error))?,
         }
-        .map_err(|error| failed(part, error))?;
         // Root may run in somebody's project.
         if rustix::process::geteuid().is_root() {
             chown(part, Some(owner.uid()), Some(owner.gid())).map_err(|error| failed(part, error))?;

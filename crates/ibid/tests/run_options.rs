@@ -93,6 +93,20 @@ fn what_is_to_be_kept_must_be_there() {
 }
 
 #[test]
+fn a_place_for_what_is_kept_is_made_in_the_project_only() {
+    let Some(project) = project() else { return };
+    project.place.folder("outside");
+    std::os::unix::fs::symlink("../outside", project.path().join("pkg")).expect("a link");
+    let toml = fs::read_to_string(project.path().join("ibid.toml")).expect("there");
+    project.file("ibid.toml", &format!("{toml}\n[code]\nkeep = [\"pkg/_fast.so\"]\n"));
+    let output = project.ibid(&["run", "--", "sh", "-c", "true"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("a link on the way leads out of the project"), "{stderr}");
+    assert_eq!(fs::read_dir(project.place.path().join("outside")).expect("a folder").count(), 0);
+}
+
+#[test]
 fn a_mistake_in_a_file_of_variables_is_shown() {
     let Some(project) = project() else { return };
     project.file("env", "A=1\nexport B=2\n");

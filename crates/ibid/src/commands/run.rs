@@ -190,6 +190,9 @@ fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
                 ibid_sandbox::Error::Limits { .. } => {
                     failure.hint("`--limits=best-effort` runs without the limits that cannot be kept here")
                 }
+                ibid_sandbox::Error::IdmapRefused { .. } => {
+                    failure.hint("as the owner of what is mounted, `--user` or `--root`, a run needs no such mount")
+                }
                 _ => failure,
             };
             let failure = failure.code(error.exit_code());
