@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
 
-use ibid_core::run::{ContainerOptions, Mode, Network, Protocol, RunSpec, Seccomp};
+use ibid_core::run::{Capability, ContainerOptions, Mode, Network, Protocol, RunSpec, Seccomp};
 use ibid_sandbox::{
     DEFAULT_CAPABILITIES, Forward, IdMap, Limits, Mount, MountKind, Rlimit, Spec, SystemCalls, Tmpfs,
 };
@@ -14,7 +14,17 @@ use crate::identity::{HostUser, Identity};
 use crate::native::{Error, io};
 
 /// Lays the options over a container, except for mounts.
-pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser) {
+pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser) -> Result<(), Error> {
+    // `ALL` is all that there are; one that is named must be among them.
+    let held = rustix::thread::capabilities(None)
+        .map_err(|errno| io("read", Path::new("/proc/self/status"))(errno.into()))?;
+    let lacks = |one: &&Capability| match one {
+        Capability::Number(number) => held.permitted.bits() & 1 << number == 0,
+        Capability::All => false,
+    };
+    if let Some(capability) = options.capabilities.add.iter().find(lacks) {
+        return Err(Error::NoCapability { capability: *capability });
+    }
     if let Some(workdir) = &options.workdir {
         spec.cwd.clone_from(workdir);
     }
@@ -54,6 +64,7 @@ pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser
         pids: options.limits.pids,
     };
     spec.is_starter = host.uid != 0 && options.user.is_some();
+    Ok(())
 }
 
 /// Shows the owner of a folder or file of the host as the run's user, where that is another and root runs; without root,

@@ -17,6 +17,7 @@ mod near_option;
 mod project;
 mod registries;
 mod report;
+mod run_notices;
 mod run_options;
 mod settings;
 mod ui;

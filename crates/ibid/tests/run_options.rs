@@ -124,6 +124,22 @@ hint: a line is NAME=VALUE";
 }
 
 #[test]
+fn nobody_gives_what_they_do_not_have() {
+    if !need(&[Need::Root]) {
+        return;
+    }
+    let Some(project) = project() else { return };
+    let ibid = project.command(&["run", "--cap-add", "SYS_TIME", "--", "sh", "-c", "true"]);
+    let mut command = project.place.command("setpriv");
+    command.args(["--bounding-set", "-sys_time", "--inh-caps", "-sys_time"]).arg(ibid.get_program());
+    command.args(ibid.get_args()).env("XDG_DATA_HOME", &project.data).current_dir(project.path());
+    let output = command.output().expect("setpriv starts");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("`--cap-add SYS_TIME`: ibid itself lacks this capability here"), "{stderr}");
+}
+
+#[test]
 fn a_group_with_limits_goes_with_its_run_however_that_ends() {
     if !need(&[Need::Root]) {
         return;

@@ -15,7 +15,8 @@ use crate::args::{BuildShared, Cli, Run};
 use crate::image_build::{self, Preparation};
 use crate::project::Project;
 use crate::report::Failure;
-use crate::run_options::{self, RunOptions};
+use crate::run_notices;
+use crate::run_options::RunOptions;
 use crate::ui::{self, Ui};
 
 pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
@@ -57,7 +58,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let project = Project::find(directory)?;
     let env = environment(&project, session, directory)?;
     let mut options = session.options.resolve(directory, &project.keep)?;
-    run_options::narrate(ui, &mut options);
+    run_notices::narrate(ui, &mut options);
     let mut preparation = Preparation::new(ui, &project, &host, session.shared, directory)?;
     let mode = if session.pegged { Mode::Pegged } else { Mode::Mounted };
     let image = match mode {
@@ -73,7 +74,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
             .hint("`--pegged` runs the image's own code"));
     }
     if let (Mode::Mounted, Some(folder)) = (mode, &folder) {
-        run_options::warn_of_hidden(ui, &store, &image, folder, &project)?;
+        run_notices::warn_of_hidden(ui, &store, &image, folder, &project)?;
     }
     let id = RunId::random().map_err(|error| Failure::of(&error))?;
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
@@ -112,7 +113,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     });
     let status = status.map_err(|error| failure_of_run(error, &config))?;
     ui.say(&summary(ui, &spec, &status, start.elapsed().as_secs_f64(), &code, session.directory));
-    run_options::explain_end(ui, &spec.options, status);
+    run_notices::explain_end(ui, &spec.options, status);
     Ok(status.shell_code())
 }
 
