@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use ibid_core::image::ContainerConfig;
-use ibid_core::run::{Command, Mode, Network, RunSpec};
+use ibid_core::run::{Capability, Command, Mode, Network, RunSpec};
 use ibid_core::user::UnknownUser;
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
@@ -42,6 +42,12 @@ pub enum Error {
         path: String,
         /// The code folder.
         folder: String,
+    },
+    /// What nobody here can give.
+    #[error("`--cap-add {capability}`: ibid itself lacks this capability here, as in a container")]
+    NoCapability {
+        /// Which one.
+        capability: Capability,
     },
     /// A mount would cover the code.
     #[error("`{target}` is where the code is mounted")]
@@ -133,7 +139,7 @@ pub fn run(
         waits: watch.is_some(),
         ..Spec::new(Rootfs::Overlay(root), argv)
     };
-    container::apply(&mut sandbox, &spec.options, host);
+    container::apply(&mut sandbox, &spec.options, host)?;
     match watch {
         Some(watch) => run_watched(&sandbox, watch),
         None => {

@@ -27,6 +27,7 @@ mod recorded_options;
 mod recorded_run;
 mod registries;
 mod report;
+mod run_notices;
 mod run_options;
 mod settings;
 mod snapshot_gc;

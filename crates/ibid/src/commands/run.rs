@@ -24,7 +24,8 @@ use crate::project::Project;
 use crate::recorded_options;
 use crate::recorded_run::{Finished, RecordedRun};
 use crate::report::Failure;
-use crate::run_options::{self, RunOptions};
+use crate::run_notices;
+use crate::run_options::RunOptions;
 use crate::ui::{self, Ui};
 
 pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
@@ -80,7 +81,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     }
     let env = environment(&project, session, directory)?;
     let mut options = session.options.resolve(directory, &project.keep)?;
-    run_options::narrate(ui, &mut options);
+    run_notices::narrate(ui, &mut options);
     let mut preparation = Preparation::new(ui, &project, &host, session.shared, directory)?;
     let mode = if session.pegged { Mode::Pegged } else { Mode::Mounted };
     let image = match mode {
@@ -96,7 +97,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
             .hint("`--pegged` runs the image's own code"));
     }
     if let (Mode::Mounted, Some(folder)) = (mode, &folder) {
-        run_options::warn_of_hidden(ui, &store, &image, folder, &project)?;
+        run_notices::warn_of_hidden(ui, &store, &image, folder, &project)?;
     }
     let id = RunId::random().map_err(|error| Failure::of(&error))?;
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
@@ -152,7 +153,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     };
     let Finished { status, seconds, code } = finished.map_err(|error| failure_of_run(error, &config))?;
     ui.say(&summary(ui, &spec, &status, seconds, &code, session.directory));
-    run_options::explain_end(ui, &spec.options, status);
+    run_notices::explain_end(ui, &spec.options, status);
     Ok(status.shell_code())
 }
 
@@ -267,6 +268,9 @@ fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
             let failure = match error {
                 ibid_sandbox::Error::Limits { .. } => {
                     failure.hint("`--limits=best-effort` runs without the limits that cannot be kept here")
+                }
+                ibid_sandbox::Error::IdmapRefused { .. } => {
+                    failure.hint("as the owner of what is mounted, `--user` or `--root`, a run needs no such mount")
                 }
                 _ => failure,
             };
