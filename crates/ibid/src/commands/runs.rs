@@ -55,7 +55,10 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Runs) -> Result<u8, Failure> {
             .map(|column| names.resolve(column).map_err(|error| unknown("--columns", error)))
             .collect::<Result<_, _>>()?,
     };
-    if args.csv {
+    if args.csv && all.is_empty() && !args.columns.is_empty() {
+        // The head that the caller expects, though nobody can say what it means.
+        ui::print(&args.columns.join(","));
+    } else if args.csv {
         csv(&keys, &runs, &names);
     } else if runs.is_empty() {
         ui.say(match (all.is_empty(), args.removed) {
