@@ -96,7 +96,11 @@ impl Found {
                 lines.find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
             };
             if field("Status").is_none_or(|status| status.ends_with(" installed")) {
-                self.add(Manager::Debian, field("Package").unwrap_or_default(), field("Version").unwrap_or_default());
+                self.add(
+                    Manager::Debian,
+                    field("Package").unwrap_or_default(),
+                    field("Version").unwrap_or_default(),
+                );
             }
         }
     }
@@ -104,7 +108,8 @@ impl Found {
     /// Paragraphs of apk's list, with a letter for each field.
     fn alpine(&mut self, list: &str) {
         for paragraph in list.split("\n\n") {
-            let field = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            let field =
+                |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
             self.add(Manager::Alpine, field("P:"), field("V:"));
         }
     }
@@ -154,7 +159,12 @@ mod tests {
         found.alpine("C:Q1abc=\nP:musl\nV:1.2.4-r2\nA:x86_64\n\nP:busybox\nV:1.36.1-r5\n\n");
         assert_eq!(
             shown(found),
-            ["debian libc6 2.36-9+deb12u4, 2.37", "debian tzdata 2024a", "alpine busybox 1.36.1-r5", "alpine musl 1.2.4-r2"]
+            [
+                "debian libc6 2.36-9+deb12u4, 2.37",
+                "debian tzdata 2024a",
+                "alpine busybox 1.36.1-r5",
+                "alpine musl 1.2.4-r2"
+            ]
         );
     }
 
@@ -171,7 +181,10 @@ mod tests {
         check("site-packages/numpy-1.24.2.dist-info/RECORD", &[]);
         check("usr/lib/python3/dist-packages/six-1.16.0.egg-info", &["python six 1.16.0"]);
         check("site-packages/a_b-1.0-py3.11.egg-info/PKG-INFO", &["python a-b 1.0"]);
-        check("opt/conda/conda-meta/ca-certificates-2024.2.2-hbcca054_0.json", &["conda ca-certificates 2024.2.2"]);
+        check(
+            "opt/conda/conda-meta/ca-certificates-2024.2.2-hbcca054_0.json",
+            &["conda ca-certificates 2024.2.2"],
+        );
         check("opt/conda/conda-meta/history", &[]);
         check("METADATA", &[]);
     }

@@ -53,7 +53,12 @@ fn file_diff(ledger: &Ledger, change: Change, a: &[Entry], b: &[Entry]) -> Resul
     };
     let about = about(before.as_ref(), after.as_ref());
     if !is_text(&before) || !is_text(&after) {
-        return Ok(FileDiff { path, how, unified: None, about: about.or_else(|| Some("differs".to_owned())) });
+        return Ok(FileDiff {
+            path,
+            how,
+            unified: None,
+            about: about.or_else(|| Some("differs".to_owned())),
+        });
     }
     let read = |kind: &Option<Kind>| match kind {
         Some(Kind::File { digest, .. }) => content(ledger, *digest),

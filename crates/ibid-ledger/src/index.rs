@@ -53,7 +53,8 @@ pub fn runs(ledger: &Ledger, index: Option<&Path>) -> Result<Vec<Summary>, Error
         (scan(&ledger.folder().join("runs")), known.join().expect("reading the index does not panic"))
     });
     let found = found?;
-    let mut known: HashMap<RunId, (Stamp, Vec<u8>)> = known.into_iter().map(|row| (row.id, (row.stamp, row.summary))).collect();
+    let mut known: HashMap<RunId, (Stamp, Vec<u8>)> =
+        known.into_iter().map(|row| (row.id, (row.stamp, row.summary))).collect();
     let (mut same, mut changed) = (Vec::with_capacity(found.len()), Vec::new());
     for &(id, stamp) in &found {
         match known.remove(&id) {
@@ -107,10 +108,8 @@ fn scan(folder: &Path) -> Result<Vec<(RunId, Option<Stamp>)>, Error> {
         let time = |stat: &rustix::fs::Stat| {
             (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
         };
-        let stamp = stat(&format!("{id}/record.json")).zip(stat(&id.to_string())).map(|(record, folder)| Stamp {
-            record_time: time(&record),
-            record_bytes: record.st_size,
-            folder_time: time(&folder),
+        let stamp = stat(&format!("{id}/record.json")).zip(stat(&id.to_string())).map(|(record, folder)| {
+            Stamp { record_time: time(&record), record_bytes: record.st_size, folder_time: time(&folder) }
         });
         runs.push((id, stamp));
     }
@@ -134,7 +133,8 @@ fn on_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> V
     }
     let work = &work;
     std::thread::scope(|scope| {
-        let parts = items.chunks(size).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<_>>()));
+        let parts =
+            items.chunks(size).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<_>>()));
         let parts: Vec<_> = parts.collect();
         parts.into_iter().flat_map(|part| part.join().expect("no work here panics")).collect()
     })
@@ -206,8 +206,9 @@ impl Index {
 
     fn read(&self) -> rusqlite::Result<Vec<Row>> {
         let mut rows = Vec::new();
-        let mut statement =
-            self.connection.prepare("SELECT id, record_time, record_bytes, folder_time, summary FROM runs")?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT id, record_time, record_bytes, folder_time, summary FROM runs")?;
         let mut found = statement.query([])?;
         while let Some(row) = found.next()? {
             let stamp =
@@ -236,8 +237,7 @@ impl Index {
         gone: impl Iterator<Item = &'a RunId>,
     ) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut insert =
-            transaction.prepare("INSERT OR REPLACE INTO runs VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        let mut insert = transaction.prepare("INSERT OR REPLACE INTO runs VALUES (?1, ?2, ?3, ?4, ?5)")?;
         for (stamp, run) in runs {
             let summary = postcard::to_allocvec(run).expect("plain data");
             let Stamp { record_time, record_bytes, folder_time } = stamp;

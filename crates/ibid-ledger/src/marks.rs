@@ -38,7 +38,9 @@ pub struct Note {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTag {
     /// It has other characters, or is too long.
-    #[error("`{text}` is no name for a run: expected up to {NAME_BYTES_MAX} letters, digits, `.`, `_`, `-` and `/`, with a letter or digit in front")]
+    #[error(
+        "`{text}` is no name for a run: expected up to {NAME_BYTES_MAX} letters, digits, `.`, `_`, `-` and `/`, with a letter or digit in front"
+    )]
     Characters {
         /// What was given.
         text: String,
@@ -143,7 +145,9 @@ mod tests {
             for number in 0..8 {
                 let ledger = &ledger;
                 scope.spawn(move || {
-                    assert!(change(ledger, id, |marks| marks.add_tag(&format!("t{number}"))).expect("changed"));
+                    assert!(
+                        change(ledger, id, |marks| marks.add_tag(&format!("t{number}"))).expect("changed")
+                    );
                 });
             }
         });

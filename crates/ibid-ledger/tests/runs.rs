@@ -153,7 +153,9 @@ fn changes_are_noticed() {
     assert_eq!((list[0].id, list[0].standing.name()), (id(12), "ok"));
     let run = |id: RunId| list.iter().find(|run| run.id == id).expect("listed");
     assert_eq!(run(ids[5]).tags, ["baseline"]);
-    assert!(matches!(&run(ids[6]).standing, Standing::Unreadable(why) if why.contains("unknown variant `o!`")));
+    assert!(
+        matches!(&run(ids[6]).standing, Standing::Unreadable(why) if why.contains("unknown variant `o!`"))
+    );
     assert_eq!(run(ids[3]).standing.name(), "ok");
 }
 

@@ -50,7 +50,9 @@ impl Store {
             Some(_) => {
                 let appended = OpenOptions::new().append(true).open(&path);
                 let line = format!("{image}\n");
-                appended.and_then(|mut file| file.write_all(line.as_bytes())).map_err(Error::io("write", &path))
+                appended
+                    .and_then(|mut file| file.write_all(line.as_bytes()))
+                    .map_err(Error::io("write", &path))
             }
             None => self.put_ledger(ledger, &BTreeSet::from([*image])),
         }
@@ -73,7 +75,8 @@ impl Store {
                 LedgerNeeds::AtLeast(images) => images.union(&listed).copied().collect(),
                 LedgerNeeds::Absent => {
                     let seen = fs::metadata(&path).map_err(Error::io("read", &path))?.mtime();
-                    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs() as i64);
+                    let now =
+                        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs() as i64);
                     if now - seen <= ABSENT_SECONDS {
                         needed.extend(listed);
                     } else if !dry_run {

@@ -63,7 +63,9 @@ fn check_layer(case: &str, store: &Store, layer: &DiffId, archive: &[u8], expect
     assert_eq!(store.layer_tar_size(layer).expect(case), archive.len() as u64, "{case}");
     let verified = store.verify(&|_, _| ()).expect(case);
     assert!(verified.damaged.is_empty(), "{case}: {:?}", verified.damaged);
-    store.collect(Limit::Bytes(0), false, &|_| LedgerNeeds::Absent, &|| panic!("nobody else is there")).expect(case);
+    store
+        .collect(Limit::Bytes(0), false, &|_| LedgerNeeds::Absent, &|| panic!("nobody else is there"))
+        .expect(case);
     assert_eq!(fs::read_dir(store.root().join("layers")).expect("layers").count(), 0, "{case}");
 }
 

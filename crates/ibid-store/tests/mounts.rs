@@ -202,8 +202,11 @@ fn a_collector_takes_those_that_nobody_holds() {
         folder.set_modified(old).expect("ours");
     }
     drop((free, second));
-    let collect =
-        |limit| store.collect(limit, false, &|_| LedgerNeeds::Absent, &|| panic!("nobody else uses the store")).expect("works");
+    let collect = |limit| {
+        store
+            .collect(limit, false, &|_| LedgerNeeds::Absent, &|| panic!("nobody else uses the store"))
+            .expect("works")
+    };
     assert_eq!(collect(Limit::UnusedSince(1000)).removed, []);
     let collected = collect(Limit::UnusedSince(1001));
     let removed: Vec<_> = collected.removed.iter().map(|item| (item.kind, item.name.as_str())).collect();

@@ -67,7 +67,8 @@ fn index_path(ledger: &Ledger) -> Option<PathBuf> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&place).ok()?;
         let is_own = fs::metadata(&place).is_ok_and(|it| it.uid() == rustix::process::geteuid().as_raw());
         let kind = rustix::fs::statfs(&place).ok()?.f_type as i64;
-        (is_own && !NETWORK_FILE_SYSTEMS.contains(&kind)).then(|| place.join(format!("{}.sqlite", &name.hex()[..32])))
+        (is_own && !NETWORK_FILE_SYSTEMS.contains(&kind))
+            .then(|| place.join(format!("{}.sqlite", &name.hex()[..32])))
     })
 }
 
@@ -78,7 +79,9 @@ pub fn failure(error: Error) -> Failure {
         Error::Unresolved(UnresolvedRunId::Empty) => failure.hint("`ibid run` makes one"),
         Error::Unresolved(UnresolvedRunId::Several { .. }) => failure.hint("give more digits"),
         Error::Unresolved(UnresolvedRunId::SeveralTagged { .. }) => failure.hint("give the id of one"),
-        Error::Unresolved(_) => failure.hint("`ibid runs` lists what there is; `-C DIR` picks another project"),
+        Error::Unresolved(_) => {
+            failure.hint("`ibid runs` lists what there is; `-C DIR` picks another project")
+        }
         Error::Damaged { .. } => {
             failure.hint("`ibid runs` lists the others; a copy of the file from a backup can take its place")
         }

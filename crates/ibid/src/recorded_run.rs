@@ -94,7 +94,10 @@ impl RecordedRun<'_> {
             let facts = scope.spawn(|| {
                 // `ibid gc` keeps what a record needs.
                 if let Err(error) = self.store.use_in_ledger(ledger.folder(), &self.spec.image) {
-                    self.ui.warn(&format!("`ibid gc` may remove the image of this run: {}", Failure::of(&error).summary()));
+                    self.ui.warn(&format!(
+                        "`ibid gc` may remove the image of this run: {}",
+                        Failure::of(&error).summary()
+                    ));
                 }
                 let facts = self.facts(&ledger);
                 self.add_to_start(&facts, told, &recording);

@@ -109,12 +109,17 @@ mod tests {
     #[test]
     fn tables_fit() {
         let columns = || {
-            [("ID", "3eda7e8f3827", false), ("CODE", "0", true), ("LOSS", "0.354", true), ("NOTE", "a long one", false)]
-                .map(|(title, cell, right)| Column {
-                    title: title.to_owned(),
-                    cells: vec![cell.to_owned()],
-                    right,
-                })
+            [
+                ("ID", "3eda7e8f3827", false),
+                ("CODE", "0", true),
+                ("LOSS", "0.354", true),
+                ("NOTE", "a long one", false),
+            ]
+            .map(|(title, cell, right)| Column {
+                title: title.to_owned(),
+                cells: vec![cell.to_owned()],
+                right,
+            })
         };
         let check = |width: Option<usize>, expected: [&str; 2], hidden: usize| {
             let (lines, left_out) = lines(&columns(), width);

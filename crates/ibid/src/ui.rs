@@ -247,7 +247,10 @@ mod tests {
     #[test]
     fn digests_are_shortened_wherever_they_stand() {
         let digest = format!("sha256:{}", "ab".repeat(32));
-        assert_eq!(with_short_digests(&format!("1 B, {digest}, then {digest}!")), "1 B, sha256:abababababab, then sha256:abababababab!");
+        assert_eq!(
+            with_short_digests(&format!("1 B, {digest}, then {digest}!")),
+            "1 B, sha256:abababababab, then sha256:abababababab!"
+        );
         assert_eq!(with_short_digests("sha256:ab, sha256:ü"), "sha256:ab, sha256:ü");
         assert_eq!(with_short_digests(""), "");
     }

@@ -12,7 +12,11 @@ use support::{Project, can_copy, text};
 /// A project whose runs were written by hand.
 fn recorded() -> Project {
     let project = Project::new("FROM scratch\n");
-    write(&project, "3eda7e8f3827", &json!({"started": "2026-03-01T10:00:00.000Z", "parameters": {"lr": "0.1", "seed": "1"}}));
+    write(
+        &project,
+        "3eda7e8f3827",
+        &json!({"started": "2026-03-01T10:00:00.000Z", "parameters": {"lr": "0.1", "seed": "1"}}),
+    );
     write(
         &project,
         "3eda00000000",
@@ -175,7 +179,10 @@ fn runs_get_tags_go_away_and_come_back() {
     let project = recorded();
     project.check(&["tag-run", "last", "best"], 0);
     project.check(&["tag-run", "best", "paper/table-2"], 0);
-    assert_eq!(project.check(&["runs", "--filter", "tag==best", "--columns", "id,tag"], 0), "ID            TAG\nff0000000000  best, paper/table-2\n");
+    assert_eq!(
+        project.check(&["runs", "--filter", "tag==best", "--columns", "id,tag"], 0),
+        "ID            TAG\nff0000000000  best, paper/table-2\n"
+    );
     project.check(&["tag-run", "best", "cafe"], 125);
     project.check(&["tag-run", "best", "other", "--remove"], 125);
     project.check(&["tag-run", "best", "paper/table-2", "--remove"], 0);
@@ -183,7 +190,10 @@ fn runs_get_tags_go_away_and_come_back() {
     project.check(&["rm", "best", "nosuch"], 125);
     project.check(&["rm", "best", "3eda7e8f3827"], 0);
     assert_eq!(project.check(&["runs", "--columns", "id"], 0), "ID\n3eda00000000\n");
-    assert_eq!(project.check(&["runs", "--removed", "--columns", "id,tag"], 0).lines().nth(1), Some("ff0000000000  best"));
+    assert_eq!(
+        project.check(&["runs", "--removed", "--columns", "id,tag"], 0).lines().nth(1),
+        Some("ff0000000000  best")
+    );
     project.check(&["restore", "best"], 125);
     project.check(&["restore", "ff", "3e"], 0);
     assert_eq!(project.check(&["runs", "--csv"], 0).lines().count(), 5);
@@ -205,8 +215,12 @@ fn what_differs_between_runs_is_listed_and_told_by_the_exit_code() {
     ] {
         assert!(output.contains(part), "{part}\n{output}");
     }
-    assert!(!output.contains("5ec4e7") && !output.contains("hardware") && !output.contains("image"), "{output}");
-    let document: Value = serde_json::from_str(&project.check(&["diff", "3eda0", "ff", "--json"], 1)).expect("JSON");
+    assert!(
+        !output.contains("5ec4e7") && !output.contains("hardware") && !output.contains("image"),
+        "{output}"
+    );
+    let document: Value =
+        serde_json::from_str(&project.check(&["diff", "3eda0", "ff", "--json"], 1)).expect("JSON");
     assert_eq!(document["diff"]["result"], json!([{"name": "exit code", "first": "3", "second": "0"}]));
     assert_eq!(project.check(&["diff", "ff", "last"], 0), "");
     let output = project.ibid(&["diff", "ff", "nosuch"]);
@@ -238,9 +252,16 @@ fn metrics_are_drawn_and_written_as_pictures() {
     assert!(page.contains("<svg ") && page.contains("<td>3eda00000000</td>"), "{page}");
     assert!(!page.contains("src=") && !page.contains("href="), "it needs nothing else");
     let document: Value = serde_json::from_str(&project.check(&["plot", "--json"], 0)).expect("JSON");
-    assert_eq!(document["curves"][0]["metrics"]["accuracy"][19], json!({"step": 19, "value": 0.95, "time": null}));
+    assert_eq!(
+        document["curves"][0]["metrics"]["accuracy"][19],
+        json!({"step": 19, "value": 0.95, "time": null})
+    );
     let output = project.ibid(&["plot", "ff", "loss"]);
-    assert!(text(&output.stderr).contains("`loss` is no run and no metric of these runs"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("`loss` is no run and no metric of these runs"),
+        "{}",
+        text(&output.stderr)
+    );
     project.check(&["plot", "3eda7"], 125);
 }
 
@@ -260,14 +281,16 @@ fn runnable() -> Option<Project> {
     if !can_copy(&[]) {
         return None;
     }
-    let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists()) else {
+    let Some(busybox) =
+        ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists())
+    else {
         assert!(std::env::var("IBID_TEST_REQUIRE").as_deref() != Ok("all"), "needs busybox-static");
         eprintln!("skipped: needs busybox: install the package busybox-static");
         return None;
     };
     let project = Project::new(
         "FROM scratch\nCOPY busybox /bin/sh\nCOPY version /usr/lib/python3/dist-packages/tool-1.0.dist-info/METADATA\n\
-         WORKDIR /code\nENTRYPOINT [\"/bin/sh\", \"/code/train.sh\"]\n# @UNIQUE@\n",
+         WORKDIR /code\nENV PLACE=@UNIQUE@\nENTRYPOINT [\"/bin/sh\", \"/code/train.sh\"]\n",
     );
     fs::copy(busybox, project.path().join("busybox")).expect("busybox");
     project.file("version", "1.0");
@@ -287,7 +310,9 @@ fn real_runs_are_compared_checked_out_and_kept_by_gc() {
     project.file("new.py", "print(1)\n");
     project.file(
         "Dockerfile",
-        &fs::read_to_string(project.path().join("Dockerfile")).expect("a Dockerfile").replace("tool-1.0", "tool-1.1"),
+        &fs::read_to_string(project.path().join("Dockerfile"))
+            .expect("a Dockerfile")
+            .replace("tool-1.0", "tool-1.1"),
     );
     project.check(&["run", "7"], 0);
     let output = project.check(&["diff", "first", "last"], 1);

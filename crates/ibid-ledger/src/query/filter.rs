@@ -296,7 +296,9 @@ mod tests {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();
         run.metrics = [("accuracy", 0.9), ("val/loss", 0.5), ("clash", 2.0), ("broken", f64::NAN)]
-            .map(|(name, last)| (name.to_owned(), MetricSummary((!last.is_nan()).then_some(last), Some(0.1), Some(0.95))))
+            .map(|(name, last)| {
+                (name.to_owned(), MetricSummary((!last.is_nan()).then_some(last), Some(0.1), Some(0.95)))
+            })
             .into();
         run.standing = Standing::Known(Status::Ok);
         run.started = "2026-03-05T10:11:12.345Z".to_owned();
@@ -364,7 +366,11 @@ mod tests {
             assert_eq!((error.message.as_str(), &text[error.span]), (message, place), "{text}");
         };
         check("learning_rat>0.1", "no run has `learning_rat`", "learning_rat");
-        check("clash>1", "`clash` is a parameter and a metric: write `parameters.clash` or `metrics.clash`", "clash");
+        check(
+            "clash>1",
+            "`clash` is a parameter and a metric: write `parameters.clash` or `metrics.clash`",
+            "clash",
+        );
         check("status==", "expected a value to compare with", "");
         check("status== and code==1", "expected a value to compare with", "and");
         check("", "expected a condition such as `status==ok`", "");

@@ -249,7 +249,11 @@ impl Field {
             text.map_or(Value::None, |text| Value::Text(text))
         }
         fn list(texts: &[String]) -> Value<'_> {
-            if texts.is_empty() { Value::None } else { Value::List(texts.iter().map(String::as_str).collect()) }
+            if texts.is_empty() {
+                Value::None
+            } else {
+                Value::List(texts.iter().map(String::as_str).collect())
+            }
         }
         fn plain(text: &str) -> Value<'_> {
             if text.is_empty() { Value::None } else { Value::Text(text) }

@@ -33,15 +33,22 @@ pub fn main(ui: &Ui, cli: &Cli, diff: &Diff) -> Result<u8, Failure> {
     let (first, second) = (meaning(&diff.first), meaning(&diff.second));
     match (&first, &second, &project) {
         (Meaning { run: Ok(_), is_image: true }, Meaning { run: Ok(_), is_image: true }, _) => {
-            Err(Failure::new(format!("`{}` and `{}` are runs and images", diff.first, diff.second))
-                .hint("for the runs, give all 12 digits of their ids; for the images, write `sha256:` in front"))
+            Err(Failure::new(format!("`{}` and `{}` are runs and images", diff.first, diff.second)).hint(
+                "for the runs, give all 12 digits of their ids; for the images, write `sha256:` in front",
+            ))
         }
         (Meaning { run: Ok(a), .. }, Meaning { run: Ok(b), .. }, Ok(project)) => {
             diff_runs::main(ui, diff, project, *a, *b, store.as_ref().map_err(Failure::summary))
         }
-        (Meaning { is_image: true, .. }, Meaning { is_image: true, .. }, _) => diff_images::main(ui, diff, &store?),
-        (Meaning { run: Ok(_), .. }, Meaning { is_image: true, .. }, _) => Err(mixed(&diff.first, &diff.second)),
-        (Meaning { is_image: true, .. }, Meaning { run: Ok(_), .. }, _) => Err(mixed(&diff.second, &diff.first)),
+        (Meaning { is_image: true, .. }, Meaning { is_image: true, .. }, _) => {
+            diff_images::main(ui, diff, &store?)
+        }
+        (Meaning { run: Ok(_), .. }, Meaning { is_image: true, .. }, _) => {
+            Err(mixed(&diff.first, &diff.second))
+        }
+        (Meaning { is_image: true, .. }, Meaning { run: Ok(_), .. }, _) => {
+            Err(mixed(&diff.second, &diff.first))
+        }
         _ => {
             let text = if first.run.is_err() && !first.is_image { &diff.first } else { &diff.second };
             // What stands in the way of looking comes first.
@@ -50,7 +57,8 @@ pub fn main(ui: &Ui, cli: &Cli, diff: &Diff) -> Result<u8, Failure> {
                 Err(_) => Failure::new(format!("`{text}` is no run of this project and no image")),
                 Ok(_) => Failure::new(format!("`{text}` is no run of this project")),
             };
-            Err(failure.hint("`ibid runs` and `ibid images` list what there is; `-C DIR` picks another project"))
+            Err(failure
+                .hint("`ibid runs` and `ibid images` list what there is; `-C DIR` picks another project"))
         }
     }
 }

@@ -78,7 +78,12 @@ fn layer_name(position: Option<usize>) -> String {
     position.map_or_else(String::new, |position| format!("layer {}", position + 1))
 }
 
-pub(super) fn document(store: &Store, first: &Digest, second: &Digest, found: &ImageDiff) -> Result<Value, Failure> {
+pub(super) fn document(
+    store: &Store,
+    first: &Digest,
+    second: &Digest,
+    found: &ImageDiff,
+) -> Result<Value, Failure> {
     let (old, new) = (store.image(first)?.rootfs.diff_ids, store.image(second)?.rootfs.diff_ids);
     let layer = |layers: &[DiffId], position: Option<usize>| position.map(|position| layers[position]);
     let file = |change: &FileChange| {

@@ -138,7 +138,8 @@ impl RunDiff {
         for section in Section::ALL {
             let records: Vec<&Difference> =
                 self.records.iter().filter(|difference| difference.section == section).collect();
-            let has_files = section == Section::Code && self.code.as_ref().is_some_and(|files| !files.is_empty());
+            let has_files =
+                section == Section::Code && self.code.as_ref().is_some_and(|files| !files.is_empty());
             if records.is_empty() && !has_files {
                 continue;
             }
@@ -207,9 +208,7 @@ impl RunDiff {
         let mut packages = None;
         let mut content = None;
         if let (Some(images), Some(store)) = (&self.images, store) {
-            let package = |it: &PackageChange| {
-                json!({"manager": it.manager.to_string(), "name": it.name, "first": it.first, "second": it.second})
-            };
+            let package = |it: &PackageChange| json!({"manager": it.manager.to_string(), "name": it.name, "first": it.first, "second": it.second});
             packages = Some(images.packages.iter().map(package).collect::<Vec<_>>());
             let (first, second) = &images.digests;
             let mut document = diff_images::document(store, first, second, &images.content)?;

@@ -15,7 +15,8 @@ pub fn tag_run(ui: &Ui, cli: &Cli, args: &TagRun) -> Result<u8, Failure> {
     let project = ProjectLedger::of(cli.directory.as_deref())?;
     let id = project.find(&args.run)?;
     if args.remove {
-        let had = marks::change(&project.ledger, id, |marks| marks.remove_tag(&args.name)).map_err(failure)?;
+        let had =
+            marks::change(&project.ledger, id, |marks| marks.remove_tag(&args.name)).map_err(failure)?;
         if !had {
             return Err(Failure::new(format!("run {id} has no tag `{}`", args.name))
                 .hint(format!("`ibid show {id}` says which it has")));

@@ -39,7 +39,11 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Plot) -> Result<u8, Failure> {
         if !known.iter().any(|known| *known == name) {
             let listed: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
             return Err(Failure::new(format!("`{name}` is no run and no metric of these runs")).hint(
-                if listed.is_empty() { "they told none".to_owned() } else { format!("there are {}", listed.join(", ")) },
+                if listed.is_empty() {
+                    "they told none".to_owned()
+                } else {
+                    format!("there are {}", listed.join(", "))
+                },
             ));
         }
         metrics.push(name.to_owned());
@@ -52,7 +56,9 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Plot) -> Result<u8, Failure> {
         return Ok(0);
     }
     if metrics.is_empty() {
-        return Err(Failure::new("these runs told no metrics").hint("docs/ledger.md says where metrics are read"));
+        return Err(
+            Failure::new("these runs told no metrics").hint("docs/ledger.md says where metrics are read")
+        );
     }
     let charts: Vec<Chart> = metrics.iter().map(|metric| chart(metric, &runs, args.log)).collect();
     if let Some(path) = &args.svg {
@@ -115,7 +121,11 @@ fn label(run: &Drawn, runs: &[Drawn]) -> String {
 fn chart(metric: &str, runs: &[Drawn], is_log: bool) -> Chart {
     let series = runs.iter().enumerate().filter_map(|(number, run)| {
         let points = run.curves.get(metric)?.iter().map(|point| (point.step as f64, point.value));
-        Some(Series { label: label(run, runs), number, points: points.filter(|point| point.1.is_finite()).collect() })
+        Some(Series {
+            label: label(run, runs),
+            number,
+            points: points.filter(|point| point.1.is_finite()).collect(),
+        })
     });
     Chart { metric: metric.to_owned(), series: series.collect(), is_log }
 }

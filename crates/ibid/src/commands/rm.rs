@@ -37,9 +37,8 @@ pub fn restore(ui: &Ui, cli: &Cli, args: &Restore) -> Result<u8, Failure> {
     let removed = removed::ids(&project.ledger).map_err(failure)?;
     let mut ids: Vec<RunId> = Vec::new();
     for text in &args.runs {
-        let id = RunId::resolve(text, removed.iter().copied()).map_err(|error| {
-            Failure::of(&error).hint("`ibid runs --removed` lists what can be put back")
-        })?;
+        let id = RunId::resolve(text, removed.iter().copied())
+            .map_err(|error| Failure::of(&error).hint("`ibid runs --removed` lists what can be put back"))?;
         if !ids.contains(&id) {
             ids.push(id);
         }

@@ -147,9 +147,10 @@ fn telling_columns(runs: &[&Summary]) -> Vec<Key> {
 
 /// For a file: the same columns, whichever runs vary in what.
 fn csv_columns(runs: &[&Summary]) -> Vec<Key> {
-    let mut keys: Vec<Key> = [Field::Id, Field::Started, Field::Status, Field::Code, Field::Seconds, Field::Tag]
-        .map(Key::Field)
-        .into();
+    let mut keys: Vec<Key> =
+        [Field::Id, Field::Started, Field::Status, Field::Code, Field::Seconds, Field::Tag]
+            .map(Key::Field)
+            .into();
     let Names { parameters, metrics } = Names::of(runs.iter().copied());
     keys.extend(parameters.into_iter().map(parameter));
     keys.extend(metrics.into_iter().map(last));
@@ -211,7 +212,10 @@ fn show(ui: &Ui, keys: &[Key], runs: &[&Summary], names: &Names) {
     if hidden > 0 {
         let names: Vec<String> = keys[keys.len() - hidden..].iter().map(|key| title(key, names)).collect();
         let columns = if hidden == 1 { "column has" } else { "columns have" };
-        ui.say(&format!("{hidden} {columns} no room here: {} · `--columns` picks", ui::one_line(&names.join(", "))));
+        ui.say(&format!(
+            "{hidden} {columns} no room here: {} · `--columns` picks",
+            ui::one_line(&names.join(", "))
+        ));
     }
 }
 
@@ -224,7 +228,9 @@ fn cell(key: &Key, run: &Summary, now: Option<f64>) -> String {
         },
         (Key::Field(Field::Seconds | Field::CpuSeconds), Value::Number(number)) => ui::seconds(number),
         (Key::Field(Field::Memory), Value::Number(number)) => ui::bytes(number as u64),
-        (Key::Field(Field::Image), Value::List(texts)) => texts.iter().map(|text| short(text)).collect::<Vec<_>>().join(", "),
+        (Key::Field(Field::Image), Value::List(texts)) => {
+            texts.iter().map(|text| short(text)).collect::<Vec<_>>().join(", ")
+        }
         (Key::Field(Field::Snapshot), Value::Text(text)) => short(text),
         (Key::Field(Field::Commit), Value::Text(text)) => text.get(..7).unwrap_or(text).to_owned(),
         (Key::Field(Field::Code | Field::Differing), Value::Number(number)) => number.to_string(),
@@ -259,7 +265,11 @@ fn ago(seconds: f64, text: &str) -> String {
 /// As RFC 4180 has it, but with the line ends of Unix.
 fn csv(keys: &[Key], runs: &[&Summary], names: &Names) {
     let quoted = |text: String| {
-        if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+        if text.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        } else {
+            text
+        }
     };
     let line = |cells: Vec<String>| cells.into_iter().map(quoted).collect::<Vec<_>>().join(",");
     let mut lines = vec![line(keys.iter().map(|key| title(key, names)).collect())];

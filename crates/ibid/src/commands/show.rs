@@ -57,11 +57,15 @@ impl Page<'_> {
         self.field("status", &self.status(record));
         self.list("warning", record.warnings.iter().map(|text| self.ui.paint_stdout(ui::YELLOW, text)));
         self.field("started", &record.started);
-        let took = record.seconds.map(|seconds| format!("  after {}", ui::seconds(seconds))).unwrap_or_default();
+        let took =
+            record.seconds.map(|seconds| format!("  after {}", ui::seconds(seconds))).unwrap_or_default();
         self.field("ended", &record.ended.as_ref().map(|ended| format!("{ended}{took}")).unwrap_or_default());
         if let Some(usage) = &record.usage {
             let cpu = ui::seconds(usage.cpu_seconds);
-            self.field("used", &format!("{} of memory at most, {cpu} of processors", ui::bytes(usage.peak_memory)));
+            self.field(
+                "used",
+                &format!("{} of memory at most, {cpu} of processors", ui::bytes(usage.peak_memory)),
+            );
         }
         self.field("replay of", &record.replay_of.map(|id| id.to_string()).unwrap_or_default());
         self.field("command", &words(&record.command));
@@ -81,18 +85,29 @@ impl Page<'_> {
         self.outputs(record);
         self.code(record);
         self.image(record);
-        self.list("env", record.env.iter().map(|(name, value)| match value {
-            EnvValue::Plain(value) => format!("{name}={value}"),
-            EnvValue::Secret { .. } => format!("{name}  {}", self.ui.paint_stdout(ui::DIM, "a secret, not recorded")),
-        }));
-        self.list("mounts", record.mounts.iter().map(|mount| {
-            let mode = if mount.read_only { "read-only" } else { "writable" };
-            format!("{} at {}, {mode}", mount.source, mount.target)
-        }));
-        self.list("data", record.data.iter().map(|data| {
-            let digest = data.digest.map_or_else(String::new, |digest| format!(", {digest}"));
-            format!("{}  {} files, {}{digest}", data.path, data.files, ui::bytes(data.bytes))
-        }));
+        self.list(
+            "env",
+            record.env.iter().map(|(name, value)| match value {
+                EnvValue::Plain(value) => format!("{name}={value}"),
+                EnvValue::Secret { .. } => {
+                    format!("{name}  {}", self.ui.paint_stdout(ui::DIM, "a secret, not recorded"))
+                }
+            }),
+        );
+        self.list(
+            "mounts",
+            record.mounts.iter().map(|mount| {
+                let mode = if mount.read_only { "read-only" } else { "writable" };
+                format!("{} at {}, {mode}", mount.source, mount.target)
+            }),
+        );
+        self.list(
+            "data",
+            record.data.iter().map(|data| {
+                let digest = data.digest.map_or_else(String::new, |digest| format!(", {digest}"));
+                format!("{}  {} files, {}{digest}", data.path, data.files, ui::bytes(data.bytes))
+            }),
+        );
         self.list("options", record.options.iter().map(|(name, value)| format!("{name} = {value}")));
         self.host(record);
         self.field("recorded by", &format!("ibid {}", record.ibid));

@@ -67,7 +67,11 @@ impl Scale {
         let (low, high) = (low - margin, high + margin);
         let ticks_max = ticks_max.max(1);
         let ticks = if is_log { powers(low, high, ticks_max) } else { round(low, high, ticks_max) };
-        Self { low, high, ticks: ticks.into_iter().map(|(place, value)| (place, crate::ui::number(value))).collect() }
+        Self {
+            low,
+            high,
+            ticks: ticks.into_iter().map(|(place, value)| (place, crate::ui::number(value))).collect(),
+        }
     }
 
     /// From 0 at the low end to 1 at the high one.
@@ -86,7 +90,10 @@ fn round(low: f64, high: f64, ticks_max: usize) -> Vec<(f64, f64)> {
     let places = (0..=ticks_max + 1).map(|number| (first + number as f64) * step);
     let places = places.take_while(|place| *place <= high + step * 1e-9);
     // Nothing of what subtraction leaves of zero.
-    places.map(|place| if place.abs() < step * 1e-6 { 0.0 } else { place }).map(|place| (place, place)).collect()
+    places
+        .map(|place| if place.abs() < step * 1e-6 { 0.0 } else { place })
+        .map(|place| (place, place))
+        .collect()
 }
 
 /// The same where `low` and `high` are powers of ten: 1, 2 and 5 of each power, or the powers alone when these are many.

@@ -121,7 +121,10 @@ fn draw(svg: &mut String, chart: &Chart, top: f64) {
             let title = format!("<title>{}</title>", escape(&series.label));
             if let [(x, y)] = points[..] {
                 let colour = COLOURS[series.number % COLOURS.len()];
-                let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\">{title}</circle>");
+                let _ = writeln!(
+                    svg,
+                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\">{title}</circle>"
+                );
                 continue;
             }
             let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
@@ -148,7 +151,8 @@ fn thinned(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
     let mut kept = Vec::new();
     for part in all.chunk_by(|a, b| unit(a) == unit(b)) {
         let by_height = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
-        let extremes = [part.first(), part.iter().min_by(by_height), part.iter().max_by(by_height), part.last()];
+        let extremes =
+            [part.first(), part.iter().min_by(by_height), part.iter().max_by(by_height), part.last()];
         let mut extremes: Vec<(f64, f64)> = extremes.into_iter().flatten().copied().collect();
         extremes[1..3].sort_by(|a, b| a.0.total_cmp(&b.0));
         extremes.dedup();
@@ -192,7 +196,8 @@ mod tests {
 
     #[test]
     fn many_points_become_few_that_look_the_same() {
-        let points = (0..100_000).map(|n| (f64::from(n) / 1000.0, if n == 50_123 { 9.0 } else { f64::from(n % 7) }));
+        let points =
+            (0..100_000).map(|n| (f64::from(n) / 1000.0, if n == 50_123 { 9.0 } else { f64::from(n % 7) }));
         let kept = thinned(points);
         assert!(kept.len() < 1000, "{}", kept.len());
         assert!(kept.iter().any(|point| point.1 == 9.0));

@@ -12,8 +12,14 @@ const TICK_COLUMNS: usize = 14;
 /// Bit of each dot of a Braille character, by row and column.
 const DOTS: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
 const SIGNS: [char; 8] = ['•', '×', '+', 'o', '*', '#', '%', '@'];
-const COLOURS: [AnsiColor; 6] =
-    [AnsiColor::Cyan, AnsiColor::Yellow, AnsiColor::Magenta, AnsiColor::Green, AnsiColor::Red, AnsiColor::Blue];
+const COLOURS: [AnsiColor; 6] = [
+    AnsiColor::Cyan,
+    AnsiColor::Yellow,
+    AnsiColor::Magenta,
+    AnsiColor::Green,
+    AnsiColor::Red,
+    AnsiColor::Blue,
+];
 
 /// One character of the drawing.
 #[derive(Clone, Copy, Default)]
@@ -130,7 +136,11 @@ mod tests {
         let lines = draw(&chart, 32, None);
         assert_eq!(lines.len(), ROWS + 2);
         assert!(lines[0].starts_with("10 ┤••"), "{}", lines[0]);
-        assert!(lines[ROWS - 1].starts_with(" 0 ┤ ") && lines[ROWS - 1].ends_with("••"), "{}", lines[ROWS - 1]);
+        assert!(
+            lines[ROWS - 1].starts_with(" 0 ┤ ") && lines[ROWS - 1].ends_with("••"),
+            "{}",
+            lines[ROWS - 1]
+        );
         assert!(lines[ROWS].starts_with("   └┬─") && lines[ROWS].ends_with("─┬"), "{}", lines[ROWS]);
         assert_eq!(lines[ROWS + 1].split_whitespace().collect::<Vec<_>>(), ["0", "5", "10"]);
         let dots = draw(&chart, 32, Some(&|_, text| text.to_owned()));
