@@ -127,7 +127,7 @@ def main():
     parser.add_argument("--ibid", type=Path, help="the binary [default: the newest build]")
     parser.add_argument("--mlflow", action="store_true", help="compare with MLflow, whose store takes minutes to fill")
     arguments = parser.parse_args()
-    ibid = arguments.ibid or newest_build()
+    ibid = arguments.ibid or newest_build(parser)
     random.seed(1)
     with tempfile.TemporaryDirectory(prefix="ibid-bench-") as name:
         folder = Path(name)

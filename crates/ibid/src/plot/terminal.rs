@@ -21,6 +21,9 @@ const COLOURS: [AnsiColor; 6] = [
     AnsiColor::Blue,
 ];
 
+/// Colours text for the run of a number.
+pub type Paint<'a> = &'a dyn Fn(usize, &str) -> String;
+
 /// One character of the drawing.
 #[derive(Clone, Copy, Default)]
 struct Cell {
@@ -40,7 +43,7 @@ pub fn sign(number: usize) -> char {
 }
 
 /// Draws a chart in `width` columns. `paint` colours text for the run of a number; none means that signs tell runs apart.
-pub fn draw(chart: &Chart, width: usize, paint: Option<&dyn Fn(usize, &str) -> String>) -> Vec<String> {
+pub fn draw(chart: &Chart, width: usize, paint: Option<Paint>) -> Vec<String> {
     let Some((steps, values)) = chart.scales(width / TICK_COLUMNS, 4) else {
         return vec!["no value to draw".to_owned()];
     };
