@@ -10,12 +10,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+mod remote;
+
+use crate::snapshot::Repository;
 
 /// What is known about the code in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub struct Checkout {
     pub commit: Option<Commit>,
     /// The branch; none when the commit is checked out without one.
     pub branch: Option<String>,
+    /// URL of the remote that the branch follows, or of `origin`, without credentials.
+    pub remote: Option<String>,
     /// Files in the folder that differ from the commit or are not in it, ignored ones left out, relative to
     /// the folder, sorted. A submodule counts as one.
     pub differing: Vec<PathBuf>,
@@ -89,7 +95,12 @@ impl CodeIdentity {
         }
         let prefix = folder.strip_prefix(top).unwrap_or(Path::new(""));
         match read_status(&output.stdout, prefix) {
-            Some(Status::Checkout(checkout)) => Self::Git(checkout),
+            Some(Status::Checkout(mut checkout)) => {
+                let config = Repository::open(top, 0).and_then(|repository| repository.config());
+                checkout.remote =
+                    config.and_then(|text| remote::of_config(&text, checkout.branch.as_deref()));
+                Self::Git(checkout)
+            }
             Some(Status::Ignored) => Self::NoRepository,
             None => unknown("git: unexpected output of `git status`".to_owned()),
         }
@@ -159,6 +170,42 @@ pub(crate) fn tracked(top: &Path) -> Option<Vec<u8>> {
     output.status.success().then_some(output.stdout)
 }
 
+/// More of a difference is not for people.
+const DIFFERENCE_BYTES_MAX: u64 = 10_000_000;
+
+/// How the files in `folder` that git tracks differ from the commit, as `git diff` writes it, less what is in the folders `without`.
+/// None when they do not, when there is no commit, and when git cannot tell. What is over ten million bytes is cut, and says so.
+///
+/// A snapshot holds more: files that are not tracked, and every byte. This is for reading.
+pub fn difference(folder: &Path, without: &[PathBuf]) -> Option<Vec<u8>> {
+    let folder = folder.canonicalize().ok()?;
+    let top = folder.ancestors().find(|ancestor| ancestor.join(".git").symlink_metadata().is_ok())?;
+    let mut git = git(&folder, top).ok()?;
+    // No program that the settings name.
+    git.args([
+        "diff",
+        "--no-ext-diff",
+        "--no-textconv",
+        "--no-color",
+        "--submodule=diff",
+        "--relative",
+        "HEAD",
+    ]);
+    let mut process = only(&mut git, without).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let mut difference = Vec::new();
+    let output = process.stdout.take()?;
+    let read = output.take(DIFFERENCE_BYTES_MAX + 1).read_to_end(&mut difference);
+    let is_cut = difference.len() as u64 > DIFFERENCE_BYTES_MAX;
+    if is_cut {
+        // It would wait for somebody to read the rest.
+        let _ = process.kill();
+        difference.truncate(DIFFERENCE_BYTES_MAX as usize);
+        difference.extend(b"\n[cut after 10 MB]\n");
+    }
+    let status = process.wait().ok()?;
+    (read.is_ok() && (is_cut || status.success()) && !difference.is_empty()).then_some(difference)
+}
+
 /// Restricts a command to its folder, less what holds no code.
 fn only<'a>(git: &'a mut Command, without: &[PathBuf]) -> &'a mut Command {
     git.args(["--", "."]).args(without.iter().map(|path| {
@@ -192,7 +239,7 @@ enum Status {
 /// Reads `git status --porcelain=v2 -z --branch` (git-status(1), "Porcelain Format Version 2"). Paths there
 /// are relative to the repository's top; `prefix` is the folder asked about.
 fn read_status(output: &[u8], prefix: &Path) -> Option<Status> {
-    let mut checkout = Checkout { commit: None, branch: None, differing: Vec::new() };
+    let mut checkout = Checkout { commit: None, branch: None, remote: None, differing: Vec::new() };
     let mut headed = false;
     let mut records = output.split(|byte| *byte == 0).filter(|record| !record.is_empty());
     while let Some(record) = records.next() {

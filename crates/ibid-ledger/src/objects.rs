@@ -12,6 +12,7 @@
 
 mod pack;
 mod pending;
+mod removal;
 mod writer;
 
 use std::fs::{self, File};
@@ -26,6 +27,7 @@ use rustix::fs::FlockOperation;
 use crate::ledger::{Error, Ledger, io};
 use pack::Pack;
 pub(crate) use pending::Pending;
+pub use removal::Removed;
 pub(crate) use writer::{SMALL_BYTES, Writer};
 
 /// What the first byte of a stored content says.
@@ -78,47 +80,62 @@ impl Objects {
 
     /// Writes a content to `to`. After an error, part of it may have been written.
     pub(crate) fn copy(&self, digest: &Digest, to: &mut impl Write) -> Result<u64, Error> {
-        let path = self.path(digest);
-        match File::open(&path) {
-            Ok(file) => self.decode(digest, &path, file, to),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                for pack in self.packs()? {
-                    if let Some(stored) = pack.read(digest)? {
-                        return self.decode(digest, pack.path(), stored.as_slice(), to);
-                    }
-                }
-                Err(Error::MissingObject { digest: *digest, folder: self.folder.clone() })
-            }
-            Err(error) => Err(io("read", &path)(error)),
-        }
-    }
-
-    fn decode(
-        &self,
-        digest: &Digest,
-        path: &Path,
-        mut stored: impl Read,
-        to: &mut impl Write,
-    ) -> Result<u64, Error> {
-        let damaged =
-            |reason: String| Error::DamagedObject { digest: *digest, path: path.to_owned(), reason };
-        let mut encoding = [0];
-        stored.read_exact(&mut encoding).map_err(|error| damaged(error.to_string()))?;
+        let (path, mut content) = self.open(digest)?;
         let mut hashed = Hashed { to, hasher: Hasher::default(), bytes: 0, refused: None };
-        let copied = match encoding[0] {
-            PLAIN => io::copy(&mut stored, &mut hashed),
-            ZSTD => zstd::stream::read::Decoder::new(stored)
-                .and_then(|mut content| io::copy(&mut content, &mut hashed)),
-            other => return Err(damaged(format!("unknown encoding {other}"))),
-        };
+        let copied = io::copy(&mut content, &mut hashed);
         match (copied, hashed.refused) {
-            (_, Some(refused)) => Err(io("write a copy of", path)(refused)),
-            (Err(error), None) => Err(damaged(error.to_string())),
+            (_, Some(refused)) => Err(io("write a copy of", &path)(refused)),
+            (Err(error), None) => Err(damaged(digest, &path, error.to_string())),
             (Ok(_), None) if hashed.hasher.finish() != *digest => {
-                Err(damaged("its content is not what its name says".to_owned()))
+                Err(damaged(digest, &path, "its content is not what its name says".to_owned()))
             }
             (Ok(_), None) => Ok(hashed.bytes),
         }
+    }
+
+    /// Whether a content starts so. What is damaged starts with nothing.
+    pub(crate) fn starts_with(&self, digest: &Digest, start: &[u8]) -> Result<bool, Error> {
+        match self.open(digest) {
+            Ok((_, content)) => {
+                let mut read = Vec::new();
+                let length = content.take(start.len() as u64).read_to_end(&mut read);
+                Ok(length.is_ok() && read == start)
+            }
+            Err(Error::DamagedObject { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The file that holds a content, and the content, not verified.
+    fn open(&self, digest: &Digest) -> Result<(PathBuf, Box<dyn Read>), Error> {
+        let path = self.path(digest);
+        let (path, mut stored): (PathBuf, Box<dyn Read>) = match File::open(&path) {
+            Ok(file) => (path, Box::new(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut found = None;
+                for pack in self.packs()? {
+                    if let Some(stored) = pack.read(digest)? {
+                        found = Some((pack.path().to_owned(), Box::new(io::Cursor::new(stored))));
+                        break;
+                    }
+                }
+                let missing = || Error::MissingObject { digest: *digest, folder: self.folder.clone() };
+                let (path, stored) = found.ok_or_else(missing)?;
+                (path, stored)
+            }
+            Err(error) => return Err(io("read", &path)(error)),
+        };
+        let mut encoding = [0];
+        stored.read_exact(&mut encoding).map_err(|error| damaged(digest, &path, error.to_string()))?;
+        let content: Box<dyn Read> = match encoding[0] {
+            PLAIN => stored,
+            ZSTD => match zstd::stream::read::Decoder::new(stored) {
+                Ok(content) => Box::new(content),
+                Err(error) => return Err(damaged(digest, &path, error.to_string())),
+            },
+            other => return Err(damaged(digest, &path, format!("unknown encoding {other}"))),
+        };
+        Ok((path, content))
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -159,6 +176,7 @@ impl Objects {
     /// system has no locks.
     fn lock(&self, alone: bool) -> Result<Option<File>, Error> {
         self.make_folder(&self.folder)?;
+        self.refuse_links()?;
         let path = self.folder.join("lock");
         let is_new = !path.exists();
         let file = fs::OpenOptions::new()
@@ -182,6 +200,27 @@ impl Objects {
                 Err(errno) => return Err(io("lock", &path)(errno.into())),
             }
         }
+    }
+}
+
+fn damaged(digest: &Digest, path: &Path, reason: String) -> Error {
+    Error::DamagedObject { digest: *digest, path: path.to_owned(), reason }
+}
+
+impl Objects {
+    /// Root writes and gives away nothing where a link in somebody's project leads. One's own links are one's own business: the
+    /// contents may be on a larger disk.
+    fn refuse_links(&self) -> Result<(), Error> {
+        if self.owner.is_none() {
+            return Ok(());
+        }
+        for folder in self.folder.ancestors().take(2) {
+            if fs::symlink_metadata(folder).map_err(io("look at", folder))?.is_symlink() {
+                let reason = "it is a link, and root follows none in a project of somebody else".to_owned();
+                return Err(Error::Damaged { path: folder.to_owned(), reason });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -136,6 +136,9 @@ pub struct Code {
     /// URL of the repository's remote, without credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
+    /// How tracked files differ from the commit, as `git diff` writes it: a content of the ledger, for reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Digest>,
     /// Files that differ from the commit or are not in it. For pegged code: at the time of the build.
     pub differing: Vec<String>,
     /// For pegged code, whether it equalled the working tree; absent when nobody can say.

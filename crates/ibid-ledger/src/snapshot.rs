@@ -9,9 +9,11 @@
 //! snapshot holds, unless somebody edits in that very moment; [`changed_since`], asked at the end, finds that too.
 
 mod checkout;
+mod collect;
 mod git_index;
 mod left_out;
 mod repository;
+mod surroundings;
 mod survey;
 mod tree;
 mod walk;
@@ -24,8 +26,11 @@ use ibid_core::digest::Digest;
 use ibid_core::dockerignore::Ignore;
 
 use crate::ledger::{Error, Ledger};
+pub use crate::objects::Removed;
 use crate::objects::{Objects, Pending};
 pub use checkout::checkout;
+pub use collect::collect;
+pub(crate) use repository::Repository;
 use tree::What;
 
 /// Larger files are no code, unless git tracks them: they are left out and named.

@@ -489,8 +489,8 @@ fn what_cannot_be_read_is_named_and_the_rest_is_taken() {
     project.write("train.py", "1");
     project.write("secret", "1");
     project.write("closed/a", "1");
-    fs::set_permissions(project.path("secret"), PermissionsExt::from_mode(0)).expect("chmod");
-    fs::set_permissions(project.path("closed"), PermissionsExt::from_mode(0)).expect("chmod");
+    fs::set_permissions(project.path("secret"), PermissionsExt::from_mode(0o000)).expect("chmod");
+    fs::set_permissions(project.path("closed"), PermissionsExt::from_mode(0o000)).expect("chmod");
     // Root reads everything.
     if fs::read(project.path("secret")).is_ok() {
         project.check(&["closed/", "closed/a", "secret", "train.py"]);
@@ -686,4 +686,255 @@ proptest::proptest! {
             proptest::prop_assert_eq!(of_copy.digest, taken.digest);
         }
     }
+}
+
+/// What a record of a run with this snapshot looks like where `collect` looks.
+fn record(project: &Project, id: &str, snapshot: &Taken) {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/record.json"))
+        .expect("read");
+    let text = text.replace("000000000000", id).replace("SNAPSHOT", &snapshot.digest.to_string());
+    project.write(&format!(".ibid/runs/{id}/record.json"), text);
+}
+
+#[test]
+fn what_no_run_needs_is_removed() {
+    let project = Project::new();
+    let collect = |spare: u64, dry_run: bool| {
+        let spare = std::time::Duration::from_secs(spare);
+        snapshot::collect(&project.ledger(), spare, dry_run).expect("contents are removed")
+    };
+    assert_eq!(collect(0, false), Default::default());
+    // Many files, so that they are in a pack.
+    for number in 0..150 {
+        project.write(&format!("pkg/file{number}.py"), format!("content {number}"));
+    }
+    project.write("shared.py", "shared");
+    let first = project.take();
+    fs::remove_dir_all(project.path("pkg")).expect("remove");
+    project.write("new.py", "new");
+    let second = project.take();
+    project.write("new.py", "newer");
+    let third = project.take();
+    let first_entries = snapshot::entries(&project.ledger(), first.digest).expect("the entries");
+    record(&project, "111111111111", &second);
+    project.write(".ibid/objects/draft-left", "x");
+
+    // Everything is recent.
+    assert_eq!(collect(3600, false), Default::default());
+    let before = project.objects();
+    let planned = collect(0, true);
+    assert_eq!(project.objects(), before);
+    assert_eq!(collect(0, false), planned);
+    // 150 files and two folders of the first, a file and a folder of the third.
+    assert_eq!(planned.contents, 154);
+    assert!(!project.path(".ibid/objects/draft-left").exists());
+    assert_eq!(collect(0, false), Default::default());
+
+    let copy = project.folder.path().join("copy");
+    snapshot::checkout(&project.ledger(), second.digest, &copy).expect("it is needed");
+    assert_eq!(fs::read_to_string(copy.join("shared.py")).expect("read"), "shared");
+    for gone in [first.digest, third.digest] {
+        assert!(matches!(snapshot::entries(&project.ledger(), gone), Err(Error::MissingObject { .. })));
+    }
+    assert!(first_entries.iter().any(|entry| entry.path == Path::new("pkg/file7.py")));
+
+    // What was removed is stored again when it is there again, though it did not change since.
+    assert_eq!(project.take().digest, third.digest);
+    project.check(&["new.py", "shared.py"]);
+}
+
+#[test]
+fn runs_that_can_be_restored_keep_their_code() {
+    let project = Project::new();
+    project.write("a.py", "1");
+    record(&project, "111111111111", &project.take());
+    fs::create_dir_all(project.path(".ibid/removed")).expect("make the folder");
+    let moved = project.path(".ibid/removed/111111111111");
+    fs::rename(project.path(".ibid/runs/111111111111"), &moved).expect("rename");
+    let zero = std::time::Duration::ZERO;
+    assert_eq!(snapshot::collect(&project.ledger(), zero, false).expect("nothing"), Default::default());
+    // What a record that cannot be read needs is not known.
+    fs::write(moved.join("record.json"), "{").expect("write");
+    let error = snapshot::collect(&project.ledger(), zero, false).expect_err("it is damaged");
+    assert!(error.to_string().contains("removed/111111111111/record.json is damaged"), "{error}");
+    project.check(&["a.py"]);
+    fs::remove_dir_all(&moved).expect("remove");
+    assert_eq!(snapshot::collect(&project.ledger(), zero, false).expect("all of it").contents, 2);
+}
+
+#[test]
+fn after_an_interrupted_removal_nothing_is_taken_for_complete() {
+    let project = Project::new();
+    project.write("pkg/a.py", "the content");
+    let taken = project.take();
+    let hex = Digest::of(b"the content").hex();
+    fs::remove_file(project.path(".ibid/objects").join(&hex[..2]).join(&hex[2..])).expect("remove");
+    project.write(".ibid/objects/pending/0123456789ab", "removing …");
+    assert_eq!(project.take().digest, taken.digest);
+    project.check(&["pkg/", "pkg/a.py"]);
+}
+
+#[test]
+fn a_full_disk_is_said_and_leaves_nothing_half() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root because a small file system is mounted");
+        return;
+    }
+    let project = Project::new();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"])
+        .arg(&project.root)
+        .status()
+        .expect("mount");
+    if !mounted.success() {
+        println!("skipped: mounts are not allowed here");
+        return;
+    }
+    let noise: Vec<u8> =
+        (0..10_000u32).flat_map(|number| *Digest::of(&number.to_le_bytes()).as_bytes()).collect();
+    project.write("noise", &noise);
+    let taken = snapshot::take(&project.ledger(), &project.root, &project.exclusions);
+    let left = files_below(&project.path(".ibid/objects"));
+    let unmounted = Command::new("umount").arg("--lazy").arg(&project.root).status().expect("umount");
+    assert!(unmounted.success());
+    let error = taken.expect_err("there is no room");
+    let Error::Io { source, .. } = &error else { panic!("{error}") };
+    assert_eq!(source.raw_os_error(), Some(rustix::io::Errno::NOSPC.raw_os_error()), "{error}");
+    assert!(left.iter().all(|path| !path.to_string_lossy().contains("draft-")), "{left:?}");
+}
+
+#[test]
+fn root_follows_no_link_in_a_ledger_of_somebody_else() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root because the folder must belong to another user");
+        return;
+    }
+    let project = Project::new();
+    let elsewhere = project.folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).expect("make the folder");
+    project.write("a.py", "1");
+    project.write(".ibid/.gitignore", "*");
+    symlink(&elsewhere, project.path(".ibid/objects")).expect("link");
+    project.take();
+    assert!(!files_below(&elsewhere).is_empty(), "one's own link is followed");
+    fs::remove_dir_all(&elsewhere).expect("remove");
+    fs::create_dir(&elsewhere).expect("make the folder");
+    let chown = Command::new("chown").args(["-hR", "12345:12345"]).arg(&project.root).status();
+    assert!(chown.expect("chown").success());
+    let error = snapshot::take(&project.ledger(), &project.root, &project.exclusions).expect_err("a link");
+    assert!(error.to_string().contains(".ibid/objects is damaged: it is a link"), "{error}");
+    assert_eq!(files_below(&elsewhere).len(), 0);
+}
+
+#[test]
+fn snapshots_and_removals_at_once_do_each_other_no_harm() {
+    let project = Project::new();
+    for number in 0..120 {
+        project.write(&format!("pkg/file{number}.py"), format!("content {number}"));
+    }
+    let first = project.take().digest;
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..8 {
+                    // It is spared from the moment that it was taken, and whole.
+                    assert_eq!(project.take().digest, first);
+                    snapshot::entries(&project.ledger(), first).expect("the entries");
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..8 {
+                let spare = std::time::Duration::from_secs(60);
+                snapshot::collect(&project.ledger(), spare, false).expect("contents are removed");
+            }
+        });
+    });
+    // Without sparing, all of it goes between two snapshots, and all of it comes again.
+    for _ in 0..3 {
+        let removed = snapshot::collect(&project.ledger(), std::time::Duration::ZERO, false);
+        assert_eq!(removed.expect("contents are removed").contents, 122);
+        assert_eq!(project.take().digest, first);
+        let copy = tempfile::tempdir().expect("a temporary folder");
+        snapshot::checkout(&project.ledger(), first, copy.path()).expect("a checkout");
+        assert_same_trees(&project.root, copy.path());
+    }
+}
+
+#[test]
+fn damage_in_a_pack_is_noticed() {
+    let project = Project::new();
+    for number in 0..120 {
+        project.write(&format!("file{number}.py"), format!("content {number}"));
+    }
+    let taken = project.take();
+    let pack = project.objects().into_iter().find(|path| path.extension() == Some("pack".as_ref()));
+    let pack = pack.expect("many files are a pack");
+    fs::set_permissions(&pack, PermissionsExt::from_mode(0o600)).expect("chmod");
+    let whole = fs::read(&pack).expect("read");
+    let content = Digest::of(b"content 7");
+    let at = whole
+        .windows(9)
+        .position(|bytes| bytes == b"content 7")
+        .expect("it is short, so it is not compressed");
+    let mut damaged = whole.clone();
+    damaged[at] ^= 1;
+    fs::write(&pack, &damaged).expect("write");
+    let error = snapshot::content(&project.ledger(), content).expect_err("damage is noticed");
+    assert!(
+        matches!(&error, Error::DamagedObject { digest, path, .. } if *digest == content && *path == pack),
+        "{error}"
+    );
+    snapshot::content(&project.ledger(), Digest::of(b"content 8")).expect("others are whole");
+    // A pack that was cut holds nothing.
+    for end in [0, 5, 20, whole.len() / 2, whole.len() - 1] {
+        fs::write(&pack, &whole[..end]).expect("write");
+        let error = snapshot::entries(&project.ledger(), taken.digest).expect_err("it is not there");
+        assert!(matches!(error, Error::MissingObject { .. }), "{error}");
+    }
+    fs::write(&pack, &whole).expect("write");
+    project.take();
+    snapshot::entries(&project.ledger(), taken.digest).expect("it is whole again");
+}
+
+#[test]
+fn the_rules_of_a_context_are_about_its_own_paths() {
+    let mut project = Project::new();
+    for path in ["a/b", "image/a/b", "image/c", "docker/train.Dockerfile", "docker/other"] {
+        project.write(path, path);
+    }
+    project.exclusions.dockerignore = Ignore::parse(b"a\nproject/docker\n").expect("rules");
+    let all = [
+        "a/",
+        "a/b",
+        "docker/",
+        "docker/other",
+        "docker/train.Dockerfile",
+        "image/",
+        "image/a/",
+        "image/a/b",
+        "image/c",
+    ];
+    project.exclusions.context = Some(project.path("image"));
+    project.check(&["a/", "a/b", "docker/", "docker/other", "docker/train.Dockerfile", "image/", "image/c"]);
+    // The folder that holds the project.
+    project.exclusions.context = project.root.parent().map(Path::to_owned);
+    project.check(&["a/", "a/b", "image/", "image/a/", "image/a/b", "image/c"]);
+    project.exclusions.always = vec!["docker/train.Dockerfile".into()];
+    project.check(&[
+        "a/",
+        "a/b",
+        "docker/",
+        "docker/train.Dockerfile",
+        "image/",
+        "image/a/",
+        "image/a/b",
+        "image/c",
+    ]);
+    project.exclusions.context = Some("/elsewhere".into());
+    project.check(&all);
+    // A context that leaves the whole project out.
+    project.exclusions.context = project.root.parent().map(Path::to_owned);
+    project.exclusions.dockerignore = Ignore::parse(b"project\n").expect("rules");
+    project.check(&all);
 }

@@ -45,6 +45,6 @@ pub mod trust;
 pub mod userns;
 
 pub use error::Error;
-pub use running::{Attendance, Handle, Running, Stdio, Usage, run, run_attended, spawn};
+pub use running::{Attendance, Handle, Listener, Running, Stdio, Usage, run, run_attended, spawn};
 pub use spec::{ExitStatus, IdMap, InjectedFile, Mount, MountKind, Network, Overlay, Rootfs, Spec, Upper};
 pub use stage::stage_main_if_asked;

@@ -24,6 +24,7 @@ mod recorded_run;
 mod registries;
 mod report;
 mod settings;
+mod snapshot_gc;
 mod table;
 mod ui;
 mod unwanted_files;
@@ -52,8 +53,8 @@ fn main() -> ExitCode {
         Command::Build(build) => commands::build::main(&ui, &cli, build),
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
-        Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),
         Command::Gc(gc) => commands::gc::main(&ui, &cli, gc),
+        Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),
         Command::Inspect(inspect) => commands::inspect::main(&ui, inspect),

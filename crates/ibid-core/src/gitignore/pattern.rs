@@ -161,7 +161,7 @@ fn class(text: &[u8], mut at: usize) -> Option<(Set, usize)> {
                 match text.get(at + 1..end).and_then(|name| name.strip_suffix(b":")) {
                     Some(name) => {
                         let is_in = named(name)?;
-                        (0..=u8::MAX).filter(|byte| is_in(byte)).for_each(|byte| add(byte, byte));
+                        (0..=u8::MAX).filter(is_in).for_each(|byte| add(byte, byte));
                         at = end + 1;
                         low = None;
                     }

@@ -54,6 +54,7 @@ impl Repository {
         let expected = Checkout {
             commit: commit.map(|commit| Commit(commit.to_owned())),
             branch: branch.map(str::to_owned),
+            remote: None,
             differing: differing.iter().map(PathBuf::from).collect(),
         };
         assert_eq!(identity, CodeIdentity::Git(expected));
@@ -117,7 +118,13 @@ fn worktrees_and_submodules_are_checkouts() {
     outer.check("", Some(&outer_commit), Some("trunk"), &[]);
     outer.write("module/a.py", "3");
     outer.check("", Some(&outer_commit), Some("trunk"), &["module"]);
-    outer.check("module", Some(&commit), Some("trunk"), &["a.py"]);
+    let CodeIdentity::Git(module) = CodeIdentity::of(&outer.path("module"), &[]) else {
+        panic!("a checkout")
+    };
+    assert_eq!(module.commit.expect("a commit").full(), commit);
+    assert_eq!(module.differing, [Path::new("a.py")]);
+    // Its settings are elsewhere, as those of a worktree are.
+    assert_eq!(module.remote.as_deref(), source.to_str());
 }
 
 #[test]
@@ -180,6 +187,7 @@ fn an_identity_is_shown_short() {
         let checkout = Checkout {
             commit: commit.map(|commit| Commit(commit.to_owned())),
             branch: None,
+            remote: None,
             differing: vec![PathBuf::from("x"); differing],
         };
         assert_eq!(CodeIdentity::Git(checkout).to_string(), expected);
@@ -223,4 +231,34 @@ fn what_is_in_folders_that_hold_no_code_does_not_count() {
     assert_eq!(identity(&[]), ["d*/new", "d1/new", "data/new"]);
     assert_eq!(identity(&["data", "absent"]), ["d*/new", "d1/new"]);
     assert_eq!(identity(&["d*"]), ["d1/new", "data/new"]);
+}
+
+#[test]
+fn a_difference_is_readable_and_of_the_folder_only() {
+    let repository = Repository::new();
+    repository.write("project/a.py", "one\n");
+    repository.write("project/output/b", "one\n");
+    repository.write("c.py", "one\n");
+    let of = |without: &[PathBuf]| {
+        difference(&repository.path("project"), without).map(|text| String::from_utf8(text).expect("UTF-8"))
+    };
+    assert_eq!(of(&[]), None, "no commit yet");
+    repository.commit();
+    assert_eq!(of(&[]), None);
+    for path in ["project/a.py", "project/output/b", "c.py"] {
+        repository.write(path, "two\n");
+    }
+    repository.write("project/untracked.py", "two\n");
+    repository.git("", &["config", "color.ui", "always"]);
+    repository.git("", &["config", "diff.external", "false"]);
+    let text = of(&["output".into()]).expect("a difference");
+    assert!(text.starts_with("diff --git a/a.py b/a.py\n"), "{text}");
+    assert!(text.ends_with("@@ -1 +1 @@\n-one\n+two\n"), "{text}");
+    assert_eq!(text.matches("diff --git").count(), 1, "{text}");
+    // What is staged is a difference as well.
+    repository.git("", &["add", "project/a.py"]);
+    assert_eq!(of(&["output".into()]), Some(text));
+    repository.write("project/a.py", &"0123456789abcde\n".repeat(700_000));
+    let text = of(&["output".into()]).expect("a difference");
+    assert!(text.ends_with("\n[cut after 10 MB]\n"));
 }

@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::FlockOperation;
@@ -17,6 +17,9 @@ use super::Objects;
 use crate::ledger::{Error, io};
 
 const FOLDER: &str = "pending";
+
+/// In the mark of who removes contents: killed, it leaves folders without what they refer to.
+const REMOVING: &str = "removing ";
 
 /// Linux writes what is older than half a minute (`vm.dirty_expire_centisecs`).
 const WRITTEN_BY_NOW: Duration = Duration::from_secs(120);
@@ -51,15 +54,26 @@ impl Pending {
         Ok(Self { mark: Some((path, file)), stored: Mutex::default() })
     }
 
-    /// Remembers a file that is to reach the disk.
-    pub(super) fn add(&self, path: PathBuf) {
-        self.stored.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(path);
+    /// Leaves the mark of who removes contents.
+    pub(super) fn begin_removing(objects: &Objects) -> Result<Self, Error> {
+        let pending = Self::begin(objects)?;
+        if let Some((path, file)) = &pending.mark {
+            let text = format!("{REMOVING}{}", start_of_machine());
+            rustix::io::pwrite(file, text.as_bytes(), 0).map_err(|errno| io("write", path)(errno.into()))?;
+        }
+        Ok(pending)
     }
 
-    /// Waits until everything is on the disk. Needs milliseconds for each file: not for the time before a run.
+    /// Remembers a file that is to reach the disk.
+    pub(super) fn add(&self, path: PathBuf) {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+    }
+
+    /// Waits until everything is on the disk. Needs milliseconds for each file: not for the time before a run. After an error, the
+    /// mark stays.
     pub(crate) fn settle(&mut self) -> Result<(), Error> {
-        let mut stored =
-            std::mem::take(&mut *self.stored.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let mark = self.mark.take();
+        let mut stored = std::mem::take(&mut *self.stored.lock().unwrap_or_else(PoisonError::into_inner));
         let mut folders: Vec<PathBuf> =
             stored.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
         folders.sort_unstable();
@@ -74,10 +88,15 @@ impl Pending {
                 _ => {}
             }
         }
-        if let Some((path, _)) = self.mark.take() {
-            fs::remove_file(&path).map_err(io("remove", &path))?;
+        match mark {
+            Some((path, _)) => fs::remove_file(&path).map_err(io("remove", &path)),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Leaves the mark where it is: what it stands for was not done to its end.
+    pub(super) fn abandon(mut self) {
+        self.mark = None;
     }
 }
 
@@ -112,16 +131,13 @@ pub(super) fn found(objects: &Objects) -> Result<Found, Error> {
 
 fn is_interrupted(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
-        Ok(()) => {}
-        Err(_) => {}
+    // Where there are no locks, the text has to tell.
+    let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+    if locked == Err(rustix::io::Errno::WOULDBLOCK) {
+        return Ok(false);
     }
     let text = fs::read_to_string(path)?;
-    if text.starts_with(REMOVING) {
-        return Ok(true);
-    }
-    if text != start_of_machine() {
+    if text.starts_with(REMOVING) || text != start_of_machine() {
         return Ok(true);
     }
     // It was killed, and the machine went on.
@@ -130,21 +146,6 @@ fn is_interrupted(path: &Path) -> io::Result<bool> {
         let _ = fs::remove_file(path);
     }
     Ok(false)
-}
-
-/// In the mark of who removes contents: killed, it leaves folders without what they refer to.
-pub(super) const REMOVING: &str = "removing ";
-
-impl Pending {
-    /// Leaves the mark of who removes contents.
-    pub(super) fn begin_removing(objects: &Objects) -> Result<Self, Error> {
-        let pending = Self::begin(objects)?;
-        if let Some((path, file)) = &pending.mark {
-            let text = format!("{REMOVING}{}", start_of_machine());
-            rustix::io::pwrite(file, text.as_bytes(), 0).map_err(|errno| io("write", path)(errno.into()))?;
-        }
-        Ok(pending)
-    }
 }
 
 /// Another text after each start of the machine, and on each machine.

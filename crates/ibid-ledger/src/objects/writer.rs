@@ -5,13 +5,15 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ibid_core::digest::{Digest, Hasher};
 use ibid_files::stat_cache::StatCache;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
+use rustix::io::Errno;
 
-use super::pack::{self, Draft};
+use super::pack::{self, Draft, Pack};
 use super::pending::{self, Found};
 use super::{BUFFER_BYTES, Objects, PLAIN, Pending, ZSTD};
 use crate::ledger::{Error, io};
@@ -21,6 +23,8 @@ use crate::run_id::RunId;
 pub(crate) const SMALL_BYTES: u64 = 1024 * 1024;
 /// From this many contents on, making a file for each costs more than making a pack.
 const PACKED_MIN: usize = 100;
+/// So much of them is held in memory until it shows how many there are.
+const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The level that costs about as much as hashing.
 const LEVEL: i32 = 1;
 
@@ -33,7 +37,9 @@ pub(crate) struct Writer<'a> {
     pending: OnceLock<Pending>,
     /// Makes one mark, however many threads store.
     beginning: Mutex<()>,
-    pack: Mutex<Option<Packing>>,
+    small: Mutex<Small>,
+    /// Everything that is to be there was looked at.
+    is_complete: AtomicBool,
     /// Tells it from all others, in other processes and on other machines.
     name: RunId,
     drafts: AtomicU64,
@@ -42,10 +48,15 @@ pub(crate) struct Writer<'a> {
 /// How the name of what is not whole yet starts.
 pub(super) const DRAFT: &str = "draft-";
 
-#[derive(Debug)]
-struct Packing {
-    draft: Draft,
+/// Small contents that are to be stored.
+#[derive(Debug, Default)]
+struct Small {
     has: HashSet<Digest>,
+    /// As they are stored, in the order in which they came: what refers to others comes after them.
+    held: Vec<(Digest, Vec<u8>)>,
+    held_bytes: usize,
+    /// Once there are many.
+    pack: Option<Draft>,
 }
 
 impl Objects {
@@ -62,7 +73,8 @@ impl Objects {
             interrupted,
             pending: OnceLock::new(),
             beginning: Mutex::new(()),
-            pack: Mutex::new(None),
+            small: Mutex::default(),
+            is_complete: AtomicBool::new(false),
             name: RunId::random().map_err(io("name a file in", &self.folder))?,
             drafts: AtomicU64::new(0),
         })
@@ -75,31 +87,30 @@ impl Writer<'_> {
         self.interrupted.is_empty()
     }
 
-    /// Everything was looked at: from now on what is there is complete.
-    pub(crate) fn trust(&self) {
-        for mark in &self.interrupted {
-            // Who else looked at everything has removed it.
-            let _ = fs::remove_file(mark);
-        }
+    /// Says that everything was looked at: once the storing ends, what is there is complete.
+    pub(crate) fn complete(&self) {
+        self.is_complete.store(true, Ordering::Relaxed);
     }
 
-    /// Says that `count` small contents are coming, which may be worth a pack.
-    pub(crate) fn expect(&self, count: usize) -> Result<(), Error> {
-        if count < PACKED_MIN {
-            return Ok(());
+    /// Keeps a content that is there from being removed for a while, as there is no record yet that names it.
+    pub(crate) fn touch(&self, digest: &Digest) -> Result<(), Error> {
+        let path = self.objects.path(digest);
+        let packs = self.objects.packs()?.iter().filter(|pack| pack.find(digest).is_some());
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        for path in packs.map(Pack::path).chain([path.as_path()]) {
+            match rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW) {
+                // It is in one of these places.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(io("set the time of", path)(errno.into())),
+            }
         }
-        self.begin()?;
-        let (path, file) = self.draft()?;
-        let packing = Packing { draft: Draft::new(path, file)?, has: HashSet::new() };
-        *self.pack.lock().unwrap_or_else(PoisonError::into_inner) = Some(packing);
         Ok(())
     }
 
     /// Whether a content is there and, when nothing is trusted, is what it should be.
     pub(crate) fn has(&self, digest: &Digest) -> Result<bool, Error> {
-        if let Some(packing) = &*self.pack.lock().unwrap_or_else(PoisonError::into_inner)
-            && packing.has.contains(digest)
-        {
+        if self.small().has.contains(digest) {
             return Ok(true);
         }
         if !self.objects.has(digest)? {
@@ -122,20 +133,33 @@ impl Writer<'_> {
         }
         self.begin()?;
         let stored = encode(content);
-        let mut pack = self.pack.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(packing) = &mut *pack
-            && content.len() as u64 <= SMALL_BYTES
-        {
-            if packing.has.insert(*digest) {
-                packing.draft.add(*digest, &stored)?;
-            }
-            return Ok(());
+        if content.len() as u64 > SMALL_BYTES {
+            return self.put_stored(digest, &stored);
         }
-        drop(pack);
+        let mut small = self.small();
+        if small.has.insert(*digest) {
+            small.held_bytes += stored.len();
+            small.held.push((*digest, stored));
+        }
+        if small.held.len() >= PACKED_MIN || small.held_bytes > HELD_BYTES_MAX {
+            if small.pack.is_none() {
+                let (path, file) = self.draft()?;
+                small.pack = Some(Draft::new(path, file)?);
+            }
+            small.fill_pack()?;
+        }
+        Ok(())
+    }
+
+    /// Stores a content in a file of its own.
+    fn put_stored(&self, digest: &Digest, stored: &[u8]) -> Result<(), Error> {
         let (draft, mut file) = self.draft()?;
-        let written = file.write_all(&stored).map_err(io("write", &draft));
-        drop(file);
+        let written = file.write_all(stored).map_err(io("write", &draft));
         self.publish(&draft, written, &self.objects.path(digest))
+    }
+
+    fn small(&self) -> MutexGuard<'_, Small> {
+        self.small.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores what is read from `from`, however large, and gives its digest and size.
@@ -169,16 +193,26 @@ impl Writer<'_> {
         }
     }
 
-    /// Ends the storing. What was packed is there from now on.
+    /// Ends the storing. Small contents are there from now on.
     pub(crate) fn finish(self) -> Result<Pending, Error> {
-        let packing = self.pack.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mut packing) = packing.filter(|packing| !packing.has.is_empty()) {
+        let mut small = std::mem::take(&mut *self.small());
+        small.fill_pack()?;
+        if let Some(mut pack) = small.pack {
             let folder = self.objects.folder.join(pack::FOLDER);
             self.objects.make_folder(&folder)?;
-            let path = folder.join(packing.draft.finish()?);
-            fs::rename(packing.draft.path(), &path).map_err(io("write", &path))?;
+            let path = folder.join(pack.finish()?);
+            fs::rename(pack.path(), &path).map_err(io("write", &path))?;
             if let Some(pending) = self.pending.get() {
                 pending.add(path);
+            }
+        }
+        for (digest, stored) in &small.held {
+            self.put_stored(digest, stored)?;
+        }
+        if self.is_complete.into_inner() {
+            for mark in &self.interrupted {
+                // Who else looked at everything has removed it.
+                let _ = fs::remove_file(mark);
             }
         }
         Ok(self.pending.into_inner().unwrap_or_default())
@@ -223,6 +257,15 @@ impl Writer<'_> {
             Err(_) => _ = fs::remove_file(draft),
         }
         result
+    }
+}
+
+impl Small {
+    /// Moves what is held into the pack, if there is one.
+    fn fill_pack(&mut self) -> Result<(), Error> {
+        let Some(pack) = &mut self.pack else { return Ok(()) };
+        self.held_bytes = 0;
+        self.held.drain(..).try_for_each(|(digest, stored)| pack.add(digest, &stored))
     }
 }
 

@@ -37,6 +37,7 @@ fn record() -> Record {
             commit: None,
             branch: None,
             remote: None,
+            difference: None,
             differing: Vec::new(),
             equals_working_tree: None,
             changed_during_run: Vec::new(),

@@ -18,12 +18,13 @@ use crate::code;
 const IGNORE_FILE_BYTES_MAX: u64 = 16 << 20;
 /// A file that holds a path.
 const POINTER_BYTES_MAX: u64 = 64 << 10;
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// Room for more than ten million names.
 const INDEX_BYTES_MAX: u64 = 2 << 30;
 
 /// A repository that a folder of the project is in.
 #[derive(Debug)]
-pub(super) struct Repository {
+pub(crate) struct Repository {
     top: PathBuf,
     /// Where its index is: `.git`, or for a worktree or a submodule where that says.
     folder: PathBuf,
@@ -35,7 +36,7 @@ pub(super) struct Repository {
 
 impl Repository {
     /// The one whose topmost folder is `top`; none when there is none.
-    pub(super) fn open(top: &Path, skip: usize) -> Option<Self> {
+    pub(crate) fn open(top: &Path, skip: usize) -> Option<Self> {
         let git = top.join(".git");
         let status = git.symlink_metadata().ok()?;
         let folder = if status.is_file() {
@@ -50,12 +51,22 @@ impl Repository {
         Some(Self { top: top.to_owned(), folder, skip, tracked: OnceLock::new() })
     }
 
-    /// The rules of `info/exclude`, which all worktrees share.
+    /// The rules of `info/exclude`.
     pub(super) fn exclude(&self) -> GitIgnore {
-        let common = read(&self.folder.join("commondir"), POINTER_BYTES_MAX);
-        let common = common.map(|text| self.folder.join(OsStr::from_bytes(text.trim_ascii_end())));
-        let folder = common.as_deref().unwrap_or(&self.folder);
-        ignore_file(&folder.join("info/exclude"))
+        ignore_file(&self.common().join("info/exclude"))
+    }
+
+    /// The text of its settings.
+    pub(crate) fn config(&self) -> Option<Vec<u8>> {
+        read(&self.common().join("config"), CONFIG_BYTES_MAX)
+    }
+
+    /// The folder of what all worktrees share.
+    fn common(&self) -> PathBuf {
+        match read(&self.folder.join("commondir"), POINTER_BYTES_MAX) {
+            Some(text) => self.folder.join(OsStr::from_bytes(text.trim_ascii_end())),
+            None => self.folder.clone(),
+        }
     }
 
     fn tracked(&self) -> &Tracked {

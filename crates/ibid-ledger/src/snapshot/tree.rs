@@ -12,7 +12,8 @@
 
 use ibid_core::digest::Digest;
 
-const MAGIC: &[u8] = b"ibid folder 1\n";
+/// How a folder starts.
+pub(crate) const MAGIC: &[u8] = b"ibid folder 1\n";
 
 /// What a folder holds under one name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use crate::args::{Cli, Gc};
 use crate::image_build::{self, now, open_store};
 use crate::project_ledger::{ProjectLedger, failure};
 use crate::report::Failure;
+use crate::snapshot_gc;
 use crate::ui::{self, Ui};
 
 const WEEK_SECONDS: i64 = 7 * 24 * 60 * 60;
@@ -28,9 +29,11 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
         None => Limit::UnusedSince(now() - WEEK_SECONDS),
     };
     let on_wait = || ui.say("waiting for another ibid that uses the store");
+    // Before what they need is looked for.
     let purged = purge(cli, gc.dry_run)?;
     let collected = store.collect(limit, gc.dry_run, &needs, &on_wait)?;
-    let freed: u64 = collected.removed.iter().map(|item| item.bytes).sum();
+    let code = snapshot_gc::collect(ui, cli, gc.dry_run);
+    let freed: u64 = collected.removed.iter().map(|item| item.bytes).sum::<u64>() + code.bytes;
     if gc.json {
         let removed: Vec<_> = collected
             .removed
@@ -48,6 +51,7 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
             "schema": 1,
             "removed": removed,
             "removed_runs": purged,
+            "snapshots": { "contents": code.contents, "bytes": code.bytes },
             "dry_run": gc.dry_run,
             "bytes_freed": freed,
             "bytes_left": collected.bytes_left,
@@ -73,6 +77,10 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
     if !purged.is_empty() {
         let plural = if purged.len() == 1 { "run" } else { "runs" };
         ui::print(&format!("{} {plural} that `ibid rm` took away", purged.len()));
+    }
+    if code.contents > 0 {
+        let plural = if code.contents == 1 { "file or folder" } else { "files and folders" };
+        ui::print(&format!("{} {plural} of snapshots, {}", code.contents, ui::bytes(code.bytes)));
     }
     let verb = if gc.dry_run { "would free" } else { "freed" };
     ui.say(&format!(
