@@ -46,6 +46,8 @@ pub struct RunSpec {
     pub outputs: Vec<String>,
     /// Inputs that are mounted read-only, relative to the project.
     pub data: Vec<String>,
+    /// Absolute path of the folder that the inputs are taken from in place of the project, when the project is a copy.
+    pub data_from: Option<PathBuf>,
     /// What of a mounted codebase cannot be changed from inside though the rest can, relative to the project: its ledger.
     pub protected: Vec<String>,
     /// Variables that win over the image's.

@@ -281,31 +281,32 @@ fn mounts(
         mounts.extend(trust.mounts.iter().cloned());
         return Ok(mounts);
     };
-    let mut bind = |relative: &str, read_only: bool| -> Result<(), Error> {
-        let source = spec.project.join(relative);
+    let mut bind_from = |from: &Path, relative: &str, read_only: bool| -> Result<(), Error> {
+        let source = from.join(relative);
         let target = if relative.is_empty() { folder.clone() } else { format!("{folder}/{relative}") };
         let idmap = container::idmap(&source, host, identity)?;
         mounts.push(Mount { target, kind: MountKind::Bind { source, read_only, idmap } });
         Ok(())
     };
     match spec.code.mode {
-        Mode::Mounted => bind("", false)?,
+        Mode::Mounted => bind_from(&spec.project, "", false)?,
         Mode::Pegged => {
             for output in &spec.outputs {
                 let path = spec.project.join(output);
                 fs::create_dir_all(&path).map_err(io("make the folder", &path))?;
-                bind(output, false)?;
+                bind_from(&spec.project, output, false)?;
             }
         }
     }
+    let data_from = spec.data_from.as_ref().unwrap_or(&spec.project);
     for data in &spec.data {
-        if spec.project.join(data).exists() {
-            bind(data, true)?;
+        if data_from.join(data).exists() {
+            bind_from(data_from, data, true)?;
         }
     }
     if spec.code.mode == Mode::Mounted {
         for path in &spec.protected {
-            bind(path, true)?;
+            bind_from(&spec.project, path, true)?;
         }
     }
     mounts.extend(container::kept(spec, view)?);

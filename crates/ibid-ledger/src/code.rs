@@ -216,7 +216,8 @@ fn only<'a>(git: &'a mut Command, without: &[PathBuf]) -> &'a mut Command {
 }
 
 /// `git` in a folder of the repository at `top`, with the rights of who owns that.
-fn git(folder: &Path, top: &Path) -> io::Result<Command> {
+/// Git in `folder`, of the repository in `top`, as its owner and without the user's settings for other repositories.
+pub fn git(folder: &Path, top: &Path) -> io::Result<Command> {
     let mut git = Command::new("git");
     git.arg("--no-optional-locks").current_dir(folder).env("LC_ALL", "C").stdin(Stdio::null());
     for variable in REPOSITORY_VARIABLES {

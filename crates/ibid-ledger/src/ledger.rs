@@ -8,6 +8,7 @@
 //! .ibid/runs/<id>/alive        while the run is recorded: by whom (see `recording`, also for what else is there meanwhile)
 //! .ibid/runs/<id>/log          what the program wrote (see `log`)
 //! .ibid/runs/<id>/metrics.jsonl  every value of each metric: {"name", "step", "value", "time"}
+//! .ibid/runs/<id>/outputs/     contents of outputs that are compared within a tolerance (see `output_content`)
 //! .ibid/runs/<id>/marks.json   what people add later: tags and notes
 //! .ibid/removed/<id>/          runs that `ibid rm` took away, for `ibid restore`
 //! .ibid/objects/               contents of snapshots (see `objects`)

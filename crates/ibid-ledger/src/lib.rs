@@ -1,6 +1,8 @@
-//! What code ran: the identity of a codebase, the name of a run, and the records of all runs.
+//! What code ran: the identity of a codebase, the name of a run, the records of all runs, and whether a repeated run gave the same.
 
 mod alive;
+pub mod assembly;
+pub mod causes;
 pub mod code;
 pub mod code_diff;
 pub mod data;
@@ -11,15 +13,21 @@ pub mod ledger;
 pub mod log;
 pub mod marks;
 pub mod metrics;
+mod numbers;
 mod objects;
+pub mod output_content;
 pub mod outputs;
 pub mod parameters;
 pub mod query;
 pub mod record;
 pub mod recording;
 pub mod removed;
+pub mod research_object;
+pub mod run_archive;
 pub mod run_id;
 pub mod secrets;
 pub mod selection;
 pub mod snapshot;
 pub mod summary;
+pub mod tolerance;
+pub mod verdict;

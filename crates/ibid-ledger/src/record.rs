@@ -271,3 +271,6 @@ pub struct Metric {
     /// Where they were read: a path relative to the project, or `stdout`.
     pub source: String,
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -15,7 +15,7 @@ mod left_out;
 mod repository;
 mod surroundings;
 mod survey;
-mod tree;
+pub(crate) mod tree;
 mod walk;
 
 use std::ffi::OsString;

@@ -104,6 +104,14 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// The bytes of an archive of plain files could not be read or written.
+    #[error("cannot {action} the archive")]
+    PlainArchive {
+        /// `read` or `write`.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// An archive that holds another layer than was promised.
     #[error("the archive of the layer {expected} holds {found}")]
     OtherLayer {

@@ -20,7 +20,7 @@ mod user;
 
 pub use docker_registry::{DockerRegistry, REGISTRY_USER, RegistryAccess};
 pub use git::{GitRepository, GitServer};
-pub use need::{Need, need};
+pub use need::{Need, busybox, need, rocrate_python};
 pub use place::Place;
 pub use registry::{Access, Deed, RegistryRequest, TestRegistry};
 pub use rootfs::TinyRoot;

@@ -1,6 +1,7 @@
 //! What a test needs of the host, found out by the probes of `ibid doctor`.
 
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,10 +34,14 @@ pub enum Need {
     Skopeo,
     /// The `podman` program.
     Podman,
+    /// Busybox, linked statically: a program for an image that is made from scratch.
+    Busybox,
+    /// `rocrate-validator` with the package `rocrate` beside it.
+    RocrateValidator,
 }
 
 impl Need {
-    const ALL: [(Self, &str); 11] = [
+    const ALL: [(Self, &str); 13] = [
         (Self::Root, "root"),
         (Self::Userns, "userns"),
         (Self::Subids, "subids"),
@@ -48,6 +53,8 @@ impl Need {
         (Self::DockerRegistry, "docker-registry"),
         (Self::Skopeo, "skopeo"),
         (Self::Podman, "podman"),
+        (Self::Busybox, "busybox"),
+        (Self::RocrateValidator, "rocrate-validator"),
     ];
 
     /// As `IBID_TEST_REQUIRE` names it.
@@ -81,8 +88,27 @@ impl Need {
             }
             Self::Skopeo => no_program("skopeo", "--version"),
             Self::Podman => no_program("podman", "--version"),
+            Self::Busybox => busybox().is_none().then(|| "there is no /bin/busybox".to_owned()),
+            Self::RocrateValidator => rocrate_python().is_none().then(|| {
+                "there is no rocrate-validator in PATH: `pip install roc-validator rocrate`".to_owned()
+            }),
         }
     }
+}
+
+/// The program that [`Need::Busybox`] stands for.
+pub fn busybox() -> Option<&'static Path> {
+    ["/bin/busybox", "/usr/bin/busybox"].into_iter().map(Path::new).find(|path| path.exists())
+}
+
+/// The Python that has what [`Need::RocrateValidator`] stands for.
+pub fn rocrate_python() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let program =
+        std::env::split_paths(&path).map(|folder| folder.join("rocrate-validator")).find(|it| it.exists())?;
+    let python = program.canonicalize().ok()?.with_file_name("python3");
+    let has = Command::new(&python).args(["-c", "import rocrate, rocrate_validator"]).status().ok()?;
+    has.success().then_some(python)
 }
 
 fn is_root() -> bool {

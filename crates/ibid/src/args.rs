@@ -59,6 +59,10 @@ pub enum Command {
     Restore(ledger_args::Restore),
     /// Show what the program of a run wrote
     Logs(Logs),
+    /// Execute a recorded run again and compare: the exit code is 0 when the result is the same, and 1 when it differs
+    Replay(Replay),
+    /// Write a run to a file with all that `ibid replay FILE` needs on another machine
+    Export(Export),
     /// List the files that a build may copy, and the rule that kept or dropped each
     Context(Context),
     /// List the images in the store
@@ -275,6 +279,51 @@ pub struct Logs {
     /// Print each line as a JSON object
     #[arg(long, conflicts_with = "timestamps")]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Run: the start of its name, or a file that `ibid export` wrote
+    #[arg(value_name = "RUN|FILE")]
+    pub run: String,
+
+    /// Use other code, and nothing else: that of a commit, or `worktree`, the project's folder as it is now
+    #[arg(long, value_name = "COMMIT|worktree")]
+    pub code: Option<String>,
+
+    /// Use another image, and nothing else: a tag, a digest, or the first digits of one
+    #[arg(long, value_name = "IMAGE", conflicts_with = "code")]
+    pub image: Option<String>,
+
+    /// Do not try once more when the result differs
+    #[arg(long)]
+    pub once: bool,
+
+    /// Keep the folder that the replay ran in, with its code and outputs, as DIR
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Run: the start of its name
+    pub run: String,
+
+    /// File to write; compressed when its name ends in `.zst`
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// Add the contents of the outputs, which comparing within a tolerance needs
+    #[arg(long)]
+    pub outputs: bool,
+
+    /// Add the data inputs
+    #[arg(long)]
+    pub data: bool,
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,7 @@ mod pushed_names;
 mod recorded_options;
 mod recorded_run;
 mod registries;
+mod replay;
 mod report;
 mod run_notices;
 mod run_options;
@@ -60,6 +61,8 @@ fn main() -> ExitCode {
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
         Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),
+        Command::Replay(replay) => commands::replay::main(&ui, &cli, replay),
+        Command::Export(export) => commands::export::main(&ui, &cli, export),
         Command::Gc(gc) => commands::gc::main(&ui, &cli, gc),
         Command::Context(context) => commands::context::main(&ui, &cli, context),
         Command::Images(images) => commands::images::main(images),

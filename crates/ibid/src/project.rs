@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ibid_core::gpus::{GpuRequest, InvalidGpuRequest};
+use ibid_ledger::verdict::{Rule, Rules};
 use toml_edit::{Document, Item, TableLike, Value};
 
 /// Name of the configuration file.
@@ -42,6 +43,15 @@ pub struct Project {
     pub gpus: Option<GpuRequest>,
     /// `[base."REFERENCE"]`
     pub bases: BTreeMap<String, BaseTable>,
+    /// `[replay]`: what may differ when a run is repeated.
+    pub replay: ReplayTable,
+}
+
+/// The table `[replay]`: patterns in the order of the file, each with `ignore` or a tolerance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplayTable {
+    pub files: Vec<(String, String)>,
+    pub metrics: Vec<(String, String)>,
 }
 
 /// One `[base."REFERENCE"]` table.
@@ -89,6 +99,18 @@ impl Project {
         Self::from_config(root, &root.join(CONFIG_FILE), "")
     }
 
+    /// The project that is in `root` itself, whatever lies around it.
+    pub fn in_folder(root: &Path) -> Result<Self, Error> {
+        let path = root.join(CONFIG_FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::from_config(root, &path, &text),
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                Self::from_config(root, &path, "")
+            }
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    }
+
     /// The project of `directory` (none means the current one), or of the folder `context` that the command line
     /// names: that folder is then the project, wherever the command is called. `file` is another Dockerfile.
     pub fn of_command_line(
@@ -120,7 +142,7 @@ impl Project {
         let document = Document::parse(text)
             .map_err(|error| reader.error(error.span(), error.message().to_owned(), None))?;
         let top = Table { reader: &reader, table: document.as_table(), at: String::new() };
-        top.only(&["name", "image", "code", "run", "base"])?;
+        top.only(&["name", "image", "code", "run", "base", "replay"])?;
         let folder_name = root.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = match top.text("name")? {
             Some(name) => {
@@ -193,6 +215,10 @@ impl Project {
                 );
             }
         }
+        let replay = match top.table("replay")? {
+            Some(table) => ReplayTable::read(&table)?,
+            None => ReplayTable::default(),
+        };
         Ok(Self {
             root: root.to_owned(),
             name,
@@ -208,7 +234,44 @@ impl Project {
             env,
             gpus,
             bases,
+            replay,
         })
+    }
+}
+
+impl ReplayTable {
+    fn read(table: &Table) -> Result<Self, Error> {
+        table.only(&["files", "metrics"])?;
+        let (mut read, mut rules) = (Self::default(), Rules::default());
+        if let Some(files) = table.table("files")? {
+            for (pattern, rule, text) in files.rules()? {
+                let added = rules.add_files(&pattern, rule);
+                added
+                    .map_err(|error| files.wrong(&pattern, &format!("it is no pattern: {}", error.reason)))?;
+                read.files.push((pattern, text));
+            }
+        }
+        if let Some(metrics) = table.table("metrics")? {
+            for (pattern, rule, text) in metrics.rules()? {
+                let added = rules.add_metrics(&pattern, rule);
+                added.map_err(|error| metrics.wrong(&pattern, &format!("it is no pattern: {error}")))?;
+                read.metrics.push((pattern, text));
+            }
+        }
+        Ok(read)
+    }
+
+    /// What the table says.
+    pub fn rules(&self) -> Rules {
+        const CHECKED: &str = "checked when the file was read";
+        let mut rules = Rules::default();
+        for (pattern, rule) in &self.files {
+            rules.add_files(pattern, rule.parse().expect(CHECKED)).expect(CHECKED);
+        }
+        for (pattern, rule) in &self.metrics {
+            rules.add_metrics(pattern, rule.parse().expect(CHECKED)).expect(CHECKED);
+        }
+        rules
     }
 }
 
@@ -312,6 +375,19 @@ impl<'a> Table<'a> {
             }
         }
         Ok(paths.iter().map(|path| clean(Path::new(path)).to_string_lossy().into_owned()).collect())
+    }
+
+    /// Patterns with what is allowed to what matches them.
+    fn rules(&self) -> Result<Vec<(String, Rule, String)>, Error> {
+        let mut rules = Vec::new();
+        for (pattern, item) in self.table.iter() {
+            let text = item.as_str().unwrap_or_default();
+            let rule = text.parse().map_err(|_| {
+                self.wrong(pattern, "expected \"ignore\" or a tolerance: \"±0.01\", \"±0.5%\"")
+            })?;
+            rules.push((pattern.to_owned(), rule, text.to_owned()));
+        }
+        Ok(rules)
     }
 
     /// A number of graphics processors, or a text that names them.
@@ -433,6 +509,9 @@ gpus = 2
 [base."debian:bookworm-slim"]
 suite = "bookworm"
 packages = ["ca-certificates"]
+[replay]
+files = { "output/*.csv" = "±1e-6", "output/log.txt" = "ignore" }
+metrics = { accuracy = "±0.5%" }
 "#,
         )
         .expect("a sound file");
@@ -446,6 +525,10 @@ packages = ["ca-certificates"]
         assert_eq!(project.gpus, Some(GpuRequest::Count(2)));
         assert!(project.data_digest);
         assert_eq!(project.bases["debian:bookworm-slim"].packages, ["ca-certificates"]);
+        let pairs =
+            |pairs: &[(String, String)]| pairs.iter().map(|(a, b)| format!("{a} {b}")).collect::<Vec<_>>();
+        assert_eq!(pairs(&project.replay.files), ["output/*.csv ±1e-6", "output/log.txt ignore"]);
+        assert_eq!(pairs(&project.replay.metrics), ["accuracy ±0.5%"]);
     }
 
     #[test]
@@ -480,6 +563,18 @@ packages = ["ca-certificates"]
         check(
             "[base.\"debian:bookworm-slim\"]\npackages = \"x\"",
             "2: `base.\"debian:bookworm-slim\".packages`: expected a list of strings",
+        );
+        check(
+            "[replay]\nmetrics = { loss = \"5 percent\" }",
+            "2: `replay.metrics.loss`: expected \"ignore\" or a tolerance: \"±0.01\", \"±0.5%\"",
+        );
+        check(
+            "[replay.files]\n\"output/[\" = \"ignore\"",
+            "2: `replay.files.output/[`: it is no pattern: a character class is not closed",
+        );
+        check(
+            "[replay]\nignore = []",
+            "2: unknown key `ignore` in [replay] (known keys in [replay]: files, metrics)",
         );
         assert!(read("name = ").expect_err("broken").starts_with("1: "));
     }

@@ -30,11 +30,11 @@ use ibid_engine::relay;
 use ibid_ledger::ledger::{self, Ledger};
 use ibid_ledger::log::{self, Stream};
 use ibid_ledger::metrics::Metrics;
-use ibid_ledger::outputs;
-use ibid_ledger::record::{Record, Status};
+use ibid_ledger::record::{Code, Record, Status};
 use ibid_ledger::recording::Recording;
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::snapshot::{self, Exclusions, Taken};
+use ibid_ledger::{output_content, outputs};
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{ExitStatus, Spec};
 use ibid_store::Store;
@@ -71,6 +71,18 @@ pub struct RecordedRun<'a> {
     pub output_folder: Option<String>,
     /// Whether the contents of data inputs are hashed.
     pub digest_data: bool,
+    /// Set when the project is a copy in which a run is repeated.
+    pub repetition: Option<Repetition<'a>>,
+}
+
+/// What a repeated run has in place of what the project says.
+pub struct Repetition<'a> {
+    /// The run that is repeated.
+    pub of: RunId,
+    /// Where it is recorded.
+    pub ledger: &'a Ledger,
+    /// Its code, which is known.
+    pub code: Code,
 }
 
 /// How it went.
@@ -79,12 +91,17 @@ pub struct Finished {
     pub seconds: f64,
     /// Which code ran, as people name it.
     pub code: String,
+    /// What is recorded, unless that failed.
+    pub record: Option<Record>,
 }
 
 impl RecordedRun<'_> {
     /// Executes it to its end.
     pub fn execute(&self) -> Result<Finished, native::Error> {
-        let ledger = Ledger::of(&self.project.root);
+        let ledger = match &self.repetition {
+            Some(repetition) => repetition.ledger.clone(),
+            None => Ledger::of(&self.project.root),
+        };
         let mut record = self.record();
         let recording = OnceLock::new();
         let (tell, told) = channel();
@@ -93,7 +110,8 @@ impl RecordedRun<'_> {
             let (hand_over, handed_over) = channel();
             let facts = scope.spawn(|| {
                 // One after the other: both look at every file, and the program waits for the first only.
-                let taken = self.pegged.is_none().then(|| self.snapshot(&ledger)).flatten();
+                let takes = self.pegged.is_none() && self.repetition.is_none();
+                let taken = takes.then(|| self.snapshot(&ledger)).flatten();
                 let hand_over = hand_over;
                 let _nobody_waits = hand_over.send(taken);
                 // `ibid gc` keeps what a record needs.
@@ -134,25 +152,28 @@ impl RecordedRun<'_> {
                 if let Err(error) = recording.ended(&record) {
                     self.warn("the record of this run is incomplete", &error);
                 }
-                self.look_at_outputs(&mut record, recording);
+                self.look_at_outputs(&mut record, recording, &ledger);
                 self.look_at_code(&mut record, &ledger);
             }
             let facts = facts.join().expect("finding out facts does not panic");
             facts.fill(&mut record);
             (result, seconds, self.code(&facts))
         });
-        if let Some(recording) = recording.into_inner()
-            && let Err(error) = recording.finish(&record)
-        {
-            self.warn("the record of this run is incomplete", &error);
-        }
+        let is_recorded = match recording.into_inner().map(|recording| recording.finish(&record)) {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                self.warn("the record of this run is incomplete", &error);
+                false
+            }
+            None => false,
+        };
         let ended = result?;
         for (stream, error) in &ended.unwritten {
             let name = stream_of(*stream).name();
             self.ui.warn(&format!("{name} did not take all that the program wrote: {error}"));
             self.ui.hint(&format!("`ibid logs {}` shows it", self.id));
         }
-        Ok(Finished { status: ended.status, seconds, code })
+        Ok(Finished { status: ended.status, seconds, code, record: is_recorded.then_some(record) })
     }
 
     fn warn(&self, what: &str, error: &ledger::Error) {
@@ -198,7 +219,7 @@ impl RecordedRun<'_> {
 
     /// What of the code changed while the program ran, and what it wrote beside its outputs.
     fn look_at_code(&self, record: &mut Record, ledger: &Ledger) {
-        let Some(taken) = record.code.snapshot else { return };
+        let Some(taken) = record.code.snapshot.filter(|_| self.repetition.is_none()) else { return };
         let (changed, written) = match self.changes(ledger, taken) {
             Ok(changes) => changes,
             Err(error) => return self.warn("what changed while this ran is not recorded", &error),
@@ -226,7 +247,7 @@ impl RecordedRun<'_> {
     }
 
     /// Digests of what the run wrote, and the numbers in it.
-    fn look_at_outputs(&self, record: &mut Record, recording: &Recording) {
+    fn look_at_outputs(&self, record: &mut Record, recording: &Recording, ledger: &Ledger) {
         let found = outputs::changed(&self.project.root, &self.outputs(), recording.beginning());
         record.outputs = found.files;
         record.warnings.extend(found.warnings);
@@ -234,6 +255,12 @@ impl RecordedRun<'_> {
             let warning = "the program wrote nothing to IBID_OUTPUT_DIR, so this run has no outputs";
             self.ui.warn(warning);
             record.warnings.push(warning.to_owned());
+        }
+        let rules = self.project.replay.rules();
+        for output in record.outputs.iter().filter(|output| rules.compares_content(&output.path)) {
+            if let Err(error) = output_content::keep(ledger, recording.folder(), &self.project.root, output) {
+                self.warn(&format!("the content of {} is not kept for comparisons", output.path), &error);
+            }
         }
         let mut metrics = Metrics::default();
         for output in &record.outputs {

@@ -89,6 +89,12 @@ impl Failure {
         self
     }
 
+    /// Adds causes that are no errors of the system.
+    pub fn causes(mut self, causes: Vec<String>) -> Self {
+        self.causes.extend(causes);
+        self
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self

@@ -114,6 +114,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         project: project.root.clone(),
         outputs: outputs.folders.clone(),
         data: project.data.clone(),
+        data_from: None,
         protected: if session.recorded.is_some() { output_folders::protected(&project) } else { Vec::new() },
         env: all_env,
         terminal: is_terminal,
@@ -141,17 +142,18 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 arguments,
                 env: &env,
                 pegged: pegged_code,
-                exclusions: exclusions(&project, &spec)?,
+                exclusions: exclusions(&project, &[&spec.data[..], &spec.outputs].concat())?,
                 options: recorded_options::recorded(session.options, directory),
                 bases: preparation.found_bases().clone(),
                 output_folder: outputs.own,
                 digest_data: recorded.digest_data || project.data_digest,
+                repetition: None,
             };
             run.execute()
         }
         None => unrecorded(&project, &store, &spec, &host, preparation.trust(), pegged_code),
     };
-    let Finished { status, seconds, code } = finished.map_err(|error| failure_of_run(error, &config))?;
+    let Finished { status, seconds, code, .. } = finished.map_err(|error| failure_of_run(error, &config))?;
     ui.say(&summary(ui, &spec, &status, seconds, &code, session.directory));
     run_notices::explain_end(ui, &spec.options, status);
     Ok(status.shell_code())
@@ -180,15 +182,15 @@ fn unrecorded(
             }
             None => format!("code pegged, {}", pegged.map(|pegged| pegged.text).unwrap_or_default()),
         };
-        Ok(Finished { status: ended.status, seconds, code })
+        Ok(Finished { status: ended.status, seconds, code, record: None })
     })
 }
 
 /// What of the project is no code of a run's.
-fn exclusions(project: &Project, spec: &RunSpec) -> Result<Exclusions, Failure> {
+pub fn exclusions(project: &Project, no_code: &[String]) -> Result<Exclusions, Failure> {
     let beside = |path: &Path| path.strip_prefix(&project.root).ok().map(Path::to_owned);
     Ok(Exclusions {
-        outputs_and_data: [&spec.data[..], &spec.outputs].concat().iter().map(PathBuf::from).collect(),
+        outputs_and_data: no_code.iter().map(PathBuf::from).collect(),
         dockerignore: contexts::ignore_file(&project.context, Some(&project.dockerfile))?.rules,
         context: (project.context != project.root).then(|| project.context.clone()),
         always: beside(&project.dockerfile).into_iter().collect(),
@@ -257,7 +259,7 @@ fn summary(
 }
 
 /// A program that is missing or cannot be executed has the shell's exit code, not ibid's.
-fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
+pub fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
     let failure = Failure::of(&error);
     match error {
         native::Error::Sandbox(error) => {

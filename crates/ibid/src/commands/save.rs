@@ -112,7 +112,7 @@ fn check_whole(store: &Store, image: &Digest) -> Result<(), Failure> {
 
 /// Writes a file under another name until it is whole and on the disk: a half archive must not look like one. Returns its
 /// size.
-fn write_file(
+pub fn write_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
 ) -> Result<u64, Failure> {

@@ -22,6 +22,7 @@ fn nasty() -> Project {
         env: BTreeMap::from([("WORDS".to_owned(), "a, 'b' $c".to_owned())]),
         gpus: Some(GpuRequest::All),
         bases: BTreeMap::new(),
+        replay: Default::default(),
     }
 }
 

@@ -64,22 +64,25 @@ impl RecordedRun<'_> {
                 lock: None,
                 layers: self.config.rootfs.diff_ids.iter().map(|layer| layer.0).collect(),
             },
-            code: Code {
-                mode: match self.spec.code.mode {
-                    Mode::Mounted => CodeMode::Mounted,
-                    Mode::Pegged => CodeMode::Pegged,
+            code: self.repetition.as_ref().map_or_else(
+                || Code {
+                    mode: match self.spec.code.mode {
+                        Mode::Mounted => CodeMode::Mounted,
+                        Mode::Pegged => CodeMode::Pegged,
+                    },
+                    folder: self.spec.code.folder.clone(),
+                    snapshot: None,
+                    commit: commit.as_ref().map(|commit| commit.id.clone()),
+                    branch: None,
+                    remote: None,
+                    difference: None,
+                    differing: commit.map(|commit| commit.differing).unwrap_or_default(),
+                    equals_working_tree: pegged.and_then(|pegged| pegged.equals_working_tree),
+                    changed_during_run: Vec::new(),
+                    left_out: Vec::new(),
                 },
-                folder: self.spec.code.folder.clone(),
-                snapshot: None,
-                commit: commit.as_ref().map(|commit| commit.id.clone()),
-                branch: None,
-                remote: None,
-                difference: None,
-                differing: commit.map(|commit| commit.differing).unwrap_or_default(),
-                equals_working_tree: pegged.and_then(|pegged| pegged.equals_working_tree),
-                changed_during_run: Vec::new(),
-                left_out: Vec::new(),
-            },
+                |repetition| repetition.code.clone(),
+            ),
             env,
             mounts: Vec::new(),
             data: Vec::new(),
@@ -89,7 +92,7 @@ impl RecordedRun<'_> {
             outputs: Vec::new(),
             output_folder: self.output_folder.clone(),
             metrics: BTreeMap::new(),
-            replay_of: None,
+            replay_of: self.repetition.as_ref().map(|repetition| repetition.of),
             warnings,
         }
     }
@@ -106,8 +109,10 @@ impl RecordedRun<'_> {
     /// What is known when the container is made.
     pub(super) fn describe(&self, record: &mut Record, sandbox: &Spec, taken: Option<&Taken>) {
         record.started = log::now();
-        record.code.snapshot = taken.map(|taken| taken.digest);
-        record.code.left_out = taken.map(|taken| taken.left_out.clone()).unwrap_or_default();
+        if self.repetition.is_none() {
+            record.code.snapshot = taken.map(|taken| taken.digest);
+            record.code.left_out = taken.map(|taken| taken.left_out.clone()).unwrap_or_default();
+        }
         let mut secrets = Secrets::new(&settings::secrets_key());
         // A failure was told already, for the same arguments are in there.
         record.command = secrets.arguments(&sandbox.argv).map(|(command, _)| command).unwrap_or_default();

@@ -34,7 +34,8 @@ impl RecordedRun<'_> {
         let mut warnings = Vec::new();
         let no_code: Vec<PathBuf> =
             [&self.spec.data[..], &self.spec.outputs].concat().iter().map(PathBuf::from).collect();
-        let identity = self.pegged.is_none().then(|| CodeIdentity::of(root, &no_code));
+        let is_known = self.pegged.is_some() || self.repetition.is_some();
+        let identity = (!is_known).then(|| CodeIdentity::of(root, &no_code));
         let differs = identity
             .as_ref()
             .and_then(CodeIdentity::checkout)
@@ -48,13 +49,14 @@ impl RecordedRun<'_> {
                 None
             }
         });
+        let data_from = self.spec.data_from.as_ref().unwrap_or(root);
         let tags = self.store.tags().unwrap_or_default();
         let data = self
             .spec
             .data
             .iter()
             .filter_map(|path| {
-                data::identify(ledger, root, path, self.digest_data).unwrap_or_else(|error| {
+                data::identify(ledger, data_from, path, self.digest_data).unwrap_or_else(|error| {
                     let cause = Failure::of(&error).summary();
                     warnings.push(format!("the data in {path} is not recorded: {cause}"));
                     None
