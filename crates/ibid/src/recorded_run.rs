@@ -76,6 +76,8 @@ pub struct Finished {
     pub seconds: f64,
     /// Which code ran, as people name it.
     pub code: String,
+    /// Whether there is a record of it.
+    pub is_recorded: bool,
 }
 
 impl RecordedRun<'_> {
@@ -131,6 +133,7 @@ impl RecordedRun<'_> {
             facts.fill(&mut record);
             (result, seconds, self.code(&facts))
         });
+        let is_recorded = recording.get().is_some();
         if let Some(recording) = recording.into_inner()
             && let Err(error) = recording.finish(&record)
         {
@@ -142,7 +145,7 @@ impl RecordedRun<'_> {
             self.ui.warn(&format!("{name} did not take all that the program wrote: {error}"));
             self.ui.hint(&format!("`ibid logs {}` shows it", self.id));
         }
-        Ok(Finished { status: ended.status, seconds, code })
+        Ok(Finished { status: ended.status, seconds, code, is_recorded })
     }
 
     fn warn(&self, what: &str, error: &ledger::Error) {

@@ -133,8 +133,13 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         }
         None => unrecorded(&project, &store, &spec, &host, preparation.trust(), pegged_code),
     };
-    let Finished { status, seconds, code } = finished.map_err(|error| failure_of_run(error, &config))?;
-    ui.say(&summary(ui, &spec, &status, seconds, &code, session.directory));
+    let Finished { status, seconds, code, is_recorded } =
+        finished.map_err(|error| failure_of_run(error, &config))?;
+    let mut summary = summary(ui, &spec, &status, seconds, &code, session.directory);
+    if is_recorded {
+        summary.push_str(&format!(" · run {id}"));
+    }
+    ui.say(&summary);
     Ok(status.shell_code())
 }
 
@@ -161,7 +166,7 @@ fn unrecorded(
             }
             None => format!("code pegged, {}", pegged.map(|pegged| pegged.text).unwrap_or_default()),
         };
-        Ok(Finished { status: ended.status, seconds, code })
+        Ok(Finished { status: ended.status, seconds, code, is_recorded: false })
     })
 }
 
