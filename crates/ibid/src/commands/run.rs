@@ -153,8 +153,13 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         }
         None => unrecorded(&project, &store, &spec, &host, preparation.trust(), pegged_code),
     };
-    let Finished { status, seconds, code, .. } = finished.map_err(|error| failure_of_run(error, &config))?;
-    ui.say(&summary(ui, &spec, &status, seconds, &code, session.directory));
+    let Finished { status, seconds, code, record } =
+        finished.map_err(|error| failure_of_run(error, &config))?;
+    let mut summary = summary(ui, &spec, &status, seconds, &code, session.directory);
+    if record.is_some() {
+        summary.push_str(&format!(" · run {id}"));
+    }
+    ui.say(&summary);
     run_notices::explain_end(ui, &spec.options, status);
     Ok(status.shell_code())
 }
