@@ -1,6 +1,8 @@
-//! Which graphics processors a run asks for: the words after `--gpus`, and `[run] gpus`.
+//! Which graphics processors a run asks for (the words after `--gpus`, and `[run] gpus`), and what of the host a run
+//! gets for them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// The graphics processors that a run asks for.
@@ -32,6 +34,30 @@ pub struct DeviceName {
     pub kind: String,
     /// The device.
     pub device: String,
+}
+
+/// What of the host a container gets so that its program finds the graphics processors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lent {
+    /// Device nodes, files and folders.
+    pub binds: Vec<Bind>,
+    /// Variables; the run's own win.
+    pub env: Vec<(String, String)>,
+    /// Folders in the container in which programs look for libraries after their own.
+    pub library_folders: Vec<String>,
+    /// Groups that may open the devices.
+    pub groups: Vec<u32>,
+}
+
+/// A device node, file or folder of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// Absolute path on the host.
+    pub host: PathBuf,
+    /// Absolute path in the container.
+    pub container: String,
+    /// Refuses writing; a device can be written all the same.
+    pub read_only: bool,
 }
 
 /// Why a text asks for no graphics processors.

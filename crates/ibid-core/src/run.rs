@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::digest::Digest;
+use crate::gpus::Lent;
 
 /// One execution of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct RunSpec {
     pub data: Vec<String>,
     /// Variables that win over the image's.
     pub env: Vec<(String, String)>,
+    /// What it gets of the host for the graphics processors that it asked for.
+    pub gpus: Lent,
     /// True when a terminal is to be made for the program.
     pub terminal: bool,
 }

@@ -16,6 +16,9 @@ use crate::identity::{self, HostUser, Identity};
 /// Largest `passwd` or `group` that is read, bytes.
 const USER_FILE_BYTES_MAX: u64 = 16 << 20;
 
+/// Folders in which the dynamic linker looks for libraries.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+
 /// Why a run could not be executed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -69,6 +72,11 @@ pub fn run(store: &Store, spec: &RunSpec, host: &HostUser, trust: &HostTrust) ->
         // Nothing here outlives the run.
         volatile: true,
     };
+    let mut groups = identity.user.groups.clone();
+    // Without root, the person's own groups are kept, and others cannot be had.
+    if host.uid == 0 {
+        groups.extend(&spec.gpus.groups);
+    }
     let sandbox = Spec {
         mounts: mounts(spec, host, &identity, trust)?,
         files: files(spec, &identity, trust),
@@ -76,7 +84,7 @@ pub fn run(store: &Store, spec: &RunSpec, host: &HostUser, trust: &HostTrust) ->
         cwd: if image.config.working_dir.is_empty() { "/".to_owned() } else { image.config.working_dir },
         uid: identity.user.uid,
         gid: identity.user.gid,
-        groups: identity.user.groups,
+        groups,
         hostname: spec.id.clone(),
         terminal: spec.terminal,
         ..Spec::new(Rootfs::Overlay(root), argv)
@@ -148,8 +156,23 @@ fn environment(
     for (name, value) in &trust.env {
         set(name, value, false);
     }
+    for (name, value) in &spec.gpus.env {
+        set(name, value, true);
+    }
     for (name, value) in &spec.env {
         set(name, value, true);
+    }
+    if !spec.gpus.library_folders.is_empty() {
+        let folders = spec.gpus.library_folders.join(":");
+        match env.iter_mut().find(|(name, _)| name == LIBRARY_PATH) {
+            // After those that the image or the person named.
+            Some((_, known)) if !known.is_empty() => {
+                known.push(':');
+                known.push_str(&folders);
+            }
+            Some((_, known)) => *known = folders,
+            None => env.push((LIBRARY_PATH.to_owned(), folders)),
+        }
     }
     env
 }
@@ -177,6 +200,10 @@ fn mounts(
     trust: &HostTrust,
 ) -> Result<Vec<Mount>, Error> {
     let mut mounts = trust.mounts.clone();
+    mounts.extend(spec.gpus.binds.iter().map(|bind| Mount {
+        target: bind.container.clone(),
+        kind: MountKind::Bind { source: bind.host.clone(), read_only: bind.read_only, idmap: None },
+    }));
     let Some(folder) = &spec.code.folder else { return Ok(mounts) };
     let idmap = |path: &Path| -> Result<Option<IdMap>, Error> {
         if host.uid != 0 {

@@ -14,6 +14,7 @@ pub fn main(ui: &Ui, cli: &Cli, dev: &Dev) -> Result<u8, Failure> {
             directory: cli.directory.as_deref(),
             pegged: dev.pegged,
             env: &dev.env,
+            gpus: dev.gpus.as_ref(),
             shared: &dev.shared,
             command: Command::Shell,
         },

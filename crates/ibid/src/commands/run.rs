@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ibid_core::gpus::GpuRequest;
+use ibid_core::gpus::{GpuRequest, Lent};
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code, Command, Mode, RunSpec};
 use ibid_engine::native;
@@ -13,6 +13,7 @@ use ibid_ledger::run_id::RunId;
 use ibid_sandbox::ExitStatus;
 
 use crate::args::{BuildShared, Cli, Run};
+use crate::gpus;
 use crate::image_build::{self, Preparation};
 use crate::project::Project;
 use crate::report::Failure;
@@ -34,6 +35,7 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
             directory: cli.directory.as_deref(),
             pegged: run.pegged,
             env: &run.env,
+            gpus: run.gpus.as_ref(),
             shared: &run.shared,
             command: Command::Entrypoint(args),
         },
@@ -45,6 +47,7 @@ pub struct Session<'a> {
     pub directory: Option<&'a Path>,
     pub pegged: bool,
     pub env: &'a [String],
+    pub gpus: Option<&'a GpuRequest>,
     pub shared: &'a BuildShared,
     pub command: Command,
 }
@@ -53,11 +56,10 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
     let directory = session.directory.unwrap_or(Path::new("."));
     let project = Project::find(directory)?;
-    if project.gpus.as_ref().is_some_and(|gpus| *gpus != GpuRequest::None) {
-        return Err(
-            Failure::new("`gpus` of [run] in ibid.toml: runs cannot have GPUs yet").hint("take it out")
-        );
-    }
+    let gpus = match session.gpus.or(project.gpus.as_ref()) {
+        Some(request) => gpus::find(ui, request)?,
+        None => Lent::default(),
+    };
     let env = environment(&project, session.env)?;
     let mut preparation = Preparation::new(ui, &project, &host, session.shared, directory)?;
     let mode = if session.pegged { Mode::Pegged } else { Mode::Mounted };
@@ -85,6 +87,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         outputs: project.outputs.clone(),
         data: project.data.clone(),
         env,
+        gpus,
         terminal: is_terminal,
     };
     let pegged_code = match mode {
