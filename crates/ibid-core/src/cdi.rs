@@ -224,6 +224,8 @@ pub fn choose(files: &[File], request: &GpuRequest) -> Result<(Chosen, Option<Gp
     let kinds: Vec<&str> =
         GPU_KINDS.into_iter().filter(|kind| files.iter().any(|file| file.kind == *kind)).collect();
     let mut names: Vec<DeviceName> = Vec::new();
+    // Devices that go by one name with others.
+    let mut more = 0;
     let mut left = None;
     let name = |kind: &str, device: &str| DeviceName { kind: kind.to_owned(), device: device.to_owned() };
     match request {
@@ -233,7 +235,11 @@ pub fn choose(files: &[File], request: &GpuRequest) -> Result<(Chosen, Option<Gp
             for kind in kinds {
                 let devices = devices_of(files, kind);
                 match devices.iter().find(|device| **device == "all") {
-                    Some(all) => names.push(name(kind, all)),
+                    Some(all) => {
+                        let numbered = devices.iter().filter(|device| device.parse::<u32>().is_ok()).count();
+                        more += numbered.saturating_sub(1);
+                        names.push(name(kind, all));
+                    }
                     None => names.extend(devices.iter().map(|device| name(kind, device))),
                 }
             }
@@ -266,7 +272,9 @@ pub fn choose(files: &[File], request: &GpuRequest) -> Result<(Chosen, Option<Gp
             left = (!own.is_empty()).then_some(GpuRequest::Devices(own));
         }
     }
-    Ok((chosen(files, &names)?, left))
+    let mut chosen = chosen(files, &names)?;
+    chosen.devices += more;
+    Ok((chosen, left))
 }
 
 fn devices_of<'a>(files: &'a [File], kind: &str) -> Vec<&'a str> {

@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn what_is_missing_says_what_it_costs_and_nothing_is_left_behind() {
         let folder = ibid_testing::Place::new();
-        let findings = all(&folder.path().join("not/yet/made"));
+        let findings = all(&folder.path().join("not/yet/made"), &Host::default());
         assert_eq!(findings.len(), 14);
         for finding in &findings {
             assert!(!finding.detail.is_empty(), "{finding:?}");

@@ -65,6 +65,7 @@ fn devices_are_chosen_by_every_kind_of_request() {
         assert_eq!(nodes(&files, request).expect(request), expected, "{request}");
     };
     check("all", &["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1"]);
+    assert_eq!(choose(&files, &GpuRequest::All).expect("chosen").0.devices, 2);
     check("1", &["/dev/nvidiactl", "/dev/nvidia0"]);
     check("2", &["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1"]);
     check("device=1", &["/dev/nvidiactl", "/dev/nvidia1"]);

@@ -108,7 +108,7 @@ mod tests {
         check(
             &[("etc/cdi/x.json", "{")],
             State::Degraded,
-            "/etc/cdi/x.json: line 2: while parsing a flow mapping, did not find expected ',' or '}'",
+            "/etc/cdi/x.json: line 2: while parsing a node, did not find expected node content",
             None,
         );
     }
