@@ -258,9 +258,16 @@ pub fn choose(files: &[File], request: &GpuRequest) -> Result<(Chosen, Option<Gp
             names.extend(all.into_iter().take(*asked as usize));
         }
         GpuRequest::Devices(devices) => {
-            let mut own = Vec::new();
+            let (mut own, mut is_all) = (Vec::new(), false);
+            // One file for every machine may name them so: without a CDI file, they are their driver's.
+            let is_of_driver =
+                |name: &DeviceName| name.kind == GPU_KINDS[0] && !kinds.contains(&GPU_KINDS[0]);
             for device in devices {
                 match device {
+                    GpuDevice::Qualified(name) if is_of_driver(name) && name.device == "all" => is_all = true,
+                    GpuDevice::Qualified(name) if is_of_driver(name) => {
+                        own.push(GpuDevice::Own(name.device.clone()));
+                    }
                     GpuDevice::Qualified(name) => names.push(name.clone()),
                     GpuDevice::Own(_) if kinds.is_empty() => own.push(device.clone()),
                     GpuDevice::Own(own) => {
@@ -269,7 +276,11 @@ pub fn choose(files: &[File], request: &GpuRequest) -> Result<(Chosen, Option<Gp
                     }
                 }
             }
-            left = (!own.is_empty()).then_some(GpuRequest::Devices(own));
+            left = match (is_all, own.is_empty()) {
+                (true, _) => Some(GpuRequest::All),
+                (false, false) => Some(GpuRequest::Devices(own)),
+                (false, true) => None,
+            };
         }
     }
     let mut chosen = chosen(files, &names)?;

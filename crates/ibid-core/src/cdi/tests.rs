@@ -85,6 +85,12 @@ fn devices_are_chosen_by_every_kind_of_request() {
         let request: GpuRequest = request.parse().expect("a request");
         assert_eq!(choose(lab, &request), Ok((Chosen::default(), Some(request))));
     }
+    for (request, expected) in
+        [("nvidia.com/gpu=all", "all"), ("nvidia.com/gpu=1,nvidia.com/gpu=0", "device=1,0")]
+    {
+        let left = choose(lab, &request.parse().expect("a request")).expect("chosen").1;
+        assert_eq!(left, Some(expected.parse().expect("a request")), "{request}");
+    }
 }
 
 #[test]

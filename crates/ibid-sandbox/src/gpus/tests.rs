@@ -84,7 +84,8 @@ fn a_driver_is_found_as_it_is() {
     };
     check("3", "3 GPUs were asked for, and there are 2");
     check("device=7", "the NVIDIA driver has no GPU `7`: there are 0 (GPU-aa), 1 (GPU-bb)");
-    check("nvidia.com/gpu=0", "no CDI file describes `nvidia.com/gpu=0`");
+    check("lab.org/x=0", "no CDI file describes `lab.org/x=0`");
+    assert_eq!(nodes("nvidia.com/gpu=1"), ["0"]);
 
     // Another driver than that of the libraries.
     place.file("proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.1  x\n");
