@@ -41,6 +41,7 @@ mod spec;
 mod stage;
 mod terminal;
 
+pub mod gpus;
 pub mod probe;
 pub mod rootfs;
 pub mod trust;

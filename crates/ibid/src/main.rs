@@ -11,6 +11,7 @@ mod context_tree;
 mod contexts;
 mod credentials;
 mod eject;
+mod gpus;
 mod image_build;
 mod init;
 mod ledger_args;

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ibid_core::gpus::GpuRequest;
+use ibid_core::gpus::{GpuRequest, Lent};
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code, Command, Mode, RunSpec};
 use ibid_engine::identity::HostUser;
@@ -18,6 +18,7 @@ use ibid_store::Store;
 
 use crate::args::{BuildShared, Cli, Run};
 use crate::contexts;
+use crate::gpus;
 use crate::image_build::{self, PeggedCode, Preparation};
 use crate::output_folders::{self, OutputFolders};
 use crate::project::Project;
@@ -45,6 +46,7 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
             pegged: run.pegged,
             env: &run.env,
             options: &run.options,
+            gpus: run.gpus.as_ref(),
             shared: &run.shared,
             recorded: Some(Recorded { isolate: run.isolate, digest_data: run.digest_data }),
             command: Command::Entrypoint(args),
@@ -58,6 +60,7 @@ pub struct Session<'a> {
     pub pegged: bool,
     pub env: &'a [String],
     pub options: &'a RunOptions,
+    pub gpus: Option<&'a GpuRequest>,
     pub shared: &'a BuildShared,
     pub command: Command,
     /// None is a session that leaves no record.
@@ -74,11 +77,11 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
     let directory = session.directory.unwrap_or(Path::new("."));
     let project = Project::find(directory)?;
-    if project.gpus.as_ref().is_some_and(|gpus| *gpus != GpuRequest::None) {
-        return Err(
-            Failure::new("`gpus` of [run] in ibid.toml: runs cannot have GPUs yet").hint("take it out")
-        );
-    }
+    let requested_gpus = session.gpus.or(project.gpus.as_ref());
+    let gpus = match requested_gpus {
+        Some(request) => gpus::find(ui, request)?,
+        None => Lent::default(),
+    };
     let env = environment(&project, session, directory)?;
     let mut options = session.options.resolve(directory, &project.keep)?;
     run_notices::narrate(ui, &mut options);
@@ -117,6 +120,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         data_from: None,
         protected: if session.recorded.is_some() { output_folders::protected(&project) } else { Vec::new() },
         env: all_env,
+        gpus,
         terminal: is_terminal,
         options,
     };
@@ -143,7 +147,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 env: &env,
                 pegged: pegged_code,
                 exclusions: exclusions(&project, &[&spec.data[..], &spec.outputs].concat())?,
-                options: recorded_options::recorded(session.options, directory),
+                options: recorded_options::recorded(session.options, requested_gpus, directory),
                 bases: preparation.found_bases().clone(),
                 output_folder: outputs.own,
                 digest_data: recorded.digest_data || project.data_digest,
