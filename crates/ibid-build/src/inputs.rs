@@ -20,6 +20,9 @@ pub(crate) struct Inputs {
     pub(crate) contents: Vec<Option<Digest>>,
 }
 
+/// What a step takes from a folder, and the digest of that.
+type Selected = (Selection, Digest);
+
 /// The layers of the stages that a step reads, by stage.
 pub(crate) type StageLayers<'a> = BTreeMap<usize, &'a [DiffId]>;
 
@@ -35,15 +38,14 @@ impl Inputs {
         let mut selections = Vec::new();
         let mut contents = Vec::new();
         // What the files of a source are, by content.
-        let mut content =
-            |from: &CopyFrom, select: &dyn Fn(&Context) -> Result<(Selection, Digest), context::Error>| {
-                let Some(context) = request.folder(from) else {
-                    return Ok::<_, StepError>(key::stacked(source_layers(from, request, stages)));
-                };
-                let (selection, digest) = select(context)?;
-                selections.push(selection);
-                Ok(digest)
+        let mut content = |from: &CopyFrom, select: &dyn Fn(&Context) -> Result<Selected, context::Error>| {
+            let Some(context) = request.folder(from) else {
+                return Ok::<_, StepError>(key::stacked(source_layers(from, request, stages)));
             };
+            let (selection, digest) = select(context)?;
+            selections.push(selection);
+            Ok(digest)
+        };
         let key = match &step.action {
             Action::Config => return Ok(None),
             Action::Workdir { path, user } => key::workdir(path, user, layers, rules),

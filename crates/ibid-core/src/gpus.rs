@@ -1,6 +1,8 @@
-//! Which graphics processors a run asks for: the words after `--gpus`, and `[run] gpus`.
+//! Which graphics processors a run asks for (the words after `--gpus`, and `[run] gpus`), and what of the host a run
+//! gets for them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// The graphics processors that a run asks for.
@@ -34,6 +36,30 @@ pub struct DeviceName {
     pub device: String,
 }
 
+/// What of the host a container gets so that its program finds the graphics processors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lent {
+    /// Device nodes, files and folders.
+    pub binds: Vec<Bind>,
+    /// Variables; the run's own win.
+    pub env: Vec<(String, String)>,
+    /// Folders in the container in which programs look for libraries after their own.
+    pub library_folders: Vec<String>,
+    /// Groups that may open the devices.
+    pub groups: Vec<u32>,
+}
+
+/// A device node, file or folder of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// Absolute path on the host.
+    pub host: PathBuf,
+    /// Absolute path in the container.
+    pub container: String,
+    /// Refuses writing; a device can be written all the same.
+    pub read_only: bool,
+}
+
 /// Why a text asks for no graphics processors.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -64,6 +90,24 @@ impl FromStr for GpuRequest {
             (Err(error), false) => Err(error),
         };
         words.split(',').map(device).collect::<Result<_, _>>().map(Self::Devices)
+    }
+}
+
+/// As it is read.
+impl fmt::Display for GpuRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let devices = match self {
+            Self::None => return f.write_str("none"),
+            Self::All => return f.write_str("all"),
+            Self::Count(count) => return write!(f, "{count}"),
+            Self::Devices(devices) => devices,
+        };
+        let names = devices.iter().map(|device| match device {
+            GpuDevice::Own(name) => name.clone(),
+            GpuDevice::Qualified(name) => name.to_string(),
+        });
+        let is_own = devices.iter().any(|device| matches!(device, GpuDevice::Own(_)));
+        write!(f, "{}{}", if is_own { "device=" } else { "" }, names.collect::<Vec<_>>().join(","))
     }
 }
 

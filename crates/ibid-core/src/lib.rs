@@ -3,6 +3,7 @@
 //! Deciding happens here and ends at plain data: the build [`plan::Plan`], image configurations, and
 //! digests. Performing that data is the work of the crates above.
 
+pub mod cdi;
 pub mod csv;
 pub mod digest;
 pub mod dockerfile;

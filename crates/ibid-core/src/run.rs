@@ -14,6 +14,7 @@ mod volume;
 use std::path::PathBuf;
 
 use crate::digest::Digest;
+use crate::gpus::Lent;
 
 pub use capability::{Capabilities, Capability};
 pub use env_file::{Assignment, env_file};
@@ -52,6 +53,8 @@ pub struct RunSpec {
     pub protected: Vec<String>,
     /// Variables that win over the image's.
     pub env: Vec<(String, String)>,
+    /// What it gets of the host for the graphics processors that it asked for.
+    pub gpus: Lent,
     /// True when a terminal is to be made for the program.
     pub terminal: bool,
     /// What the person asked for beside that, as with Docker's options.

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
 
-use ibid_core::run::{ContainerOptions, Mode, Network, Protocol, RunSpec, Seccomp};
+use ibid_core::run::{Capability, ContainerOptions, Mode, Network, Protocol, RunSpec, Seccomp};
 use ibid_sandbox::{
     DEFAULT_CAPABILITIES, Forward, IdMap, Limits, Mount, MountKind, Rlimit, Spec, SystemCalls, Tmpfs,
 };
@@ -14,7 +14,17 @@ use crate::identity::{HostUser, Identity};
 use crate::native::{Error, io};
 
 /// Lays the options over a container, except for mounts.
-pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser) {
+pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser) -> Result<(), Error> {
+    // `ALL` is all that there are; one that is named must be among them.
+    let held = rustix::thread::capabilities(None)
+        .map_err(|errno| io("read", Path::new("/proc/self/status"))(errno.into()))?;
+    let lacks = |one: &&Capability| match one {
+        Capability::Number(number) => held.permitted.bits() & 1 << number == 0,
+        Capability::All => false,
+    };
+    if let Some(capability) = options.capabilities.add.iter().find(lacks) {
+        return Err(Error::NoCapability { capability: *capability });
+    }
     if let Some(workdir) = &options.workdir {
         spec.cwd.clone_from(workdir);
     }
@@ -54,6 +64,7 @@ pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser
         pids: options.limits.pids,
     };
     spec.is_starter = host.uid != 0 && options.user.is_some();
+    Ok(())
 }
 
 /// Shows the owner of a folder or file of the host as the run's user, where that is another and root runs; without root,
@@ -105,12 +116,21 @@ fn make_place(project: &Path, path: &str, is_folder: bool) -> Result<(), Error> 
     // Outermost first.
     let missing: Vec<&Path> =
         place.ancestors().take_while(|ancestor| !ancestor.exists() && *ancestor != project).collect();
+    let nearest = missing.last().and_then(|part| part.parent()).unwrap_or(project);
+    let real = |path: &Path| fs::canonicalize(path).map_err(|error| failed(path, error));
+    if !real(nearest)?.starts_with(real(project)?) {
+        return Err(failed(&place, std::io::Error::other("a link on the way leads out of the project")));
+    }
     for part in missing.into_iter().rev() {
-        match part == place && !is_folder {
+        let made = match part == place && !is_folder {
             true => fs::File::create_new(part).map(drop),
             false => fs::create_dir(part),
+        };
+        match made {
+            // Another run of the project was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+            made => made.map_err(|error| failed(part, error))?,
         }
-        .map_err(|error| failed(part, error))?;
         // Root may run in somebody's project.
         if rustix::process::geteuid().is_root() {
             chown(part, Some(owner.uid()), Some(owner.gid())).map_err(|error| failed(part, error))?;

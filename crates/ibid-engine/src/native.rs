@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use ibid_core::image::ContainerConfig;
-use ibid_core::run::{Command, Mode, Network, RunSpec};
+use ibid_core::run::{Capability, Command, Mode, Network, RunSpec};
 use ibid_core::user::UnknownUser;
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
@@ -19,6 +19,9 @@ use crate::relay::{self, Relay};
 
 /// Largest `passwd` or `group` that is read, bytes.
 const USER_FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Folders in which the dynamic linker looks for libraries.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
 /// Why a run could not be executed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,12 @@ pub enum Error {
         path: String,
         /// The code folder.
         folder: String,
+    },
+    /// What nobody here can give.
+    #[error("`--cap-add {capability}`: ibid itself lacks this capability here, as in a container")]
+    NoCapability {
+        /// Which one.
+        capability: Capability,
     },
     /// A mount would cover the code.
     #[error("`{target}` is where the code is mounted")]
@@ -120,6 +129,11 @@ pub fn run(
         // Nothing here outlives the run.
         volatile: true,
     };
+    let mut groups = identity.user.groups.clone();
+    // Without root, the person's own groups are kept, and others cannot be had.
+    if host.uid == 0 {
+        groups.extend(&spec.gpus.groups);
+    }
     let mut sandbox = Spec {
         mounts: mounts(spec, host, &identity, trust, &view)?,
         files: files(spec, &identity, trust),
@@ -127,13 +141,13 @@ pub fn run(
         cwd: if image.config.working_dir.is_empty() { "/".to_owned() } else { image.config.working_dir },
         uid: identity.user.uid,
         gid: identity.user.gid,
-        groups: identity.user.groups,
+        groups,
         hostname: hostname(spec).to_owned(),
         terminal: spec.terminal,
         waits: watch.is_some(),
         ..Spec::new(Rootfs::Overlay(root), argv)
     };
-    container::apply(&mut sandbox, &spec.options, host);
+    container::apply(&mut sandbox, &spec.options, host)?;
     match watch {
         Some(watch) => run_watched(&sandbox, watch),
         None => {
@@ -235,8 +249,23 @@ fn environment(
     for (name, value) in &trust.env {
         set(name, value, false);
     }
+    for (name, value) in &spec.gpus.env {
+        set(name, value, true);
+    }
     for (name, value) in &spec.env {
         set(name, value, true);
+    }
+    if !spec.gpus.library_folders.is_empty() {
+        let folders = spec.gpus.library_folders.join(":");
+        match env.iter_mut().find(|(name, _)| name == LIBRARY_PATH) {
+            // After those that the image or the person named.
+            Some((_, known)) if !known.is_empty() => {
+                known.push(':');
+                known.push_str(&folders);
+            }
+            Some((_, known)) => *known = folders,
+            None => env.push((LIBRARY_PATH.to_owned(), folders)),
+        }
     }
     env
 }
@@ -268,7 +297,15 @@ fn mounts(
     trust: &HostTrust,
     view: &MergedView,
 ) -> Result<Vec<Mount>, Error> {
-    let mut mounts = Vec::new();
+    let mut mounts: Vec<Mount> = spec
+        .gpus
+        .binds
+        .iter()
+        .map(|bind| Mount {
+            target: bind.container.clone(),
+            kind: MountKind::Bind { source: bind.host.clone(), read_only: bind.read_only, idmap: None },
+        })
+        .collect();
     let asked_for = container::asked_for(&spec.options, spec.code.folder.as_deref(), host, identity)?;
     let Some(folder) = &spec.code.folder else {
         mounts.extend(asked_for);

@@ -92,6 +92,8 @@ pub fn differences(a: &Record, b: &Record) -> Vec<Difference> {
 }
 
 type Values = BTreeMap<String, String>;
+/// Picks a value of a metric.
+type ValueOf = fn(&Metric) -> f64;
 
 /// Named values, less those that are not known.
 fn values<const N: usize>(values: [(&str, Option<String>); N]) -> Values {
@@ -220,7 +222,7 @@ impl Found {
     fn metrics(&mut self, a: &BTreeMap<String, Metric>, b: &BTreeMap<String, Metric>) {
         for name in names(a, b) {
             let (first, second) = (a.get(name), b.get(name));
-            let values: [(&str, fn(&Metric) -> f64); 4] = [
+            let values: [(&str, ValueOf); 4] = [
                 ("", |metric| metric.last),
                 (".min", |metric| metric.min),
                 (".max", |metric| metric.max),

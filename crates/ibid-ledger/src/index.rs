@@ -98,22 +98,23 @@ fn scan(folder: &Path) -> Result<Vec<(RunId, Option<Stamp>)>, Error> {
         Err(Errno::NOENT) => return Ok(Vec::new()),
         Err(errno) => return Err(failed(errno)),
     };
-    let mut runs = Vec::new();
+    let mut names = Vec::new();
     for entry in Dir::read_from(&handle).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let Some(id) = entry.file_name().to_str().ok().and_then(|name| name.parse::<RunId>().ok()) else {
-            continue;
-        };
-        let stat = |path: &str| statat(&handle, path, AtFlags::empty()).ok();
-        let time = |stat: &rustix::fs::Stat| {
-            (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
-        };
-        let stamp = stat(&format!("{id}/record.json")).zip(stat(&id.to_string())).map(|(record, folder)| {
-            Stamp { record_time: time(&record), record_bytes: record.st_size, folder_time: time(&folder) }
-        });
-        runs.push((id, stamp));
+        let name = entry.map_err(failed)?.file_name().to_str().map(str::to_owned);
+        names.extend(name.ok().and_then(|name| Some((name.parse::<RunId>().ok()?, name))));
     }
-    Ok(runs)
+    let time = |stat: &rustix::fs::Stat| {
+        stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
+    };
+    Ok(on_threads(&names, |(id, name)| {
+        let stat = |path: &str| statat(&handle, path, AtFlags::empty()).ok();
+        let stamp = stat(&format!("{name}/record.json")).zip(stat(name)).map(|(record, folder)| Stamp {
+            record_time: time(&record),
+            record_bytes: record.st_size,
+            folder_time: time(&folder),
+        });
+        (*id, stamp)
+    }))
 }
 
 /// The stamp of a run that will be the same as long as its files are; none when they are too young to tell, or the run

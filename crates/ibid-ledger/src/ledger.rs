@@ -109,14 +109,33 @@ impl Ledger {
 
     /// Makes the folder, with the file that hides it from git.
     pub fn prepare(&self) -> Result<(), Error> {
+        self.refuse_links()?;
         let ignore = self.folder.join(".gitignore");
-        if ignore.exists() {
+        let runs = self.folder.join("runs");
+        if ignore.exists() && runs.exists() {
             return Ok(());
         }
-        let runs = self.folder.join("runs");
         fs::create_dir_all(&runs).map_err(io("make the folder", &runs))?;
         write(&ignore, b"*\n")?;
         [&self.folder, &runs, &ignore].into_iter().try_for_each(|path| self.give(path))
+    }
+
+    /// Root writes through no link that the project's owner could have made.
+    fn refuse_links(&self) -> Result<(), Error> {
+        if self.other_owner()?.is_none() {
+            return Ok(());
+        }
+        let inner = ["runs", "removed", "objects", "cache"].map(|name| self.folder.join(name));
+        for path in std::iter::once(&self.folder).chain(&inner) {
+            if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+                let source = io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "it is a symbolic link of another user's, which root does not follow",
+                );
+                return Err(io("write to", path)(source));
+            }
+        }
+        Ok(())
     }
 
     /// Gives what root made in the ledger to whom the project belongs.

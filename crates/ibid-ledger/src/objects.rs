@@ -176,6 +176,7 @@ impl Objects {
     /// system has no locks.
     fn lock(&self, alone: bool) -> Result<Option<File>, Error> {
         self.make_folder(&self.folder)?;
+        self.refuse_links()?;
         let path = self.folder.join("lock");
         let is_new = !path.exists();
         let file = fs::OpenOptions::new()
@@ -204,6 +205,23 @@ impl Objects {
 
 fn damaged(digest: &Digest, path: &Path, reason: String) -> Error {
     Error::DamagedObject { digest: *digest, path: path.to_owned(), reason }
+}
+
+impl Objects {
+    /// Root writes and gives away nothing where a link in somebody's project leads. One's own links are one's own business: the
+    /// contents may be on a larger disk.
+    fn refuse_links(&self) -> Result<(), Error> {
+        if self.owner.is_none() {
+            return Ok(());
+        }
+        for folder in self.folder.ancestors().take(2) {
+            if fs::symlink_metadata(folder).map_err(io("look at", folder))?.is_symlink() {
+                let reason = "it is a link, and root follows none in a project of somebody else".to_owned();
+                return Err(Error::Damaged { path: folder.to_owned(), reason });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Hashes what it passes on, and tells a refusal of the other end from a failure of the source.

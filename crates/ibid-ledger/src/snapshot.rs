@@ -13,6 +13,7 @@ mod collect;
 mod git_index;
 mod left_out;
 mod repository;
+mod surroundings;
 mod survey;
 pub(crate) mod tree;
 mod walk;

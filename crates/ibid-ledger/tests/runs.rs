@@ -71,9 +71,9 @@ fn record(number: u64) -> Value {
     let digest = format!("sha256:{}", "a".repeat(64));
     let (hour, minute, second) = (number / 3600, number / 60 % 60, number % 60);
     json!({
-        "schema": 1, "ibid": "0.1.0", "id": id(number), "status": if number % 7 == 0 { "failed" } else { "ok" },
+        "schema": 1, "ibid": "0.1.0", "id": id(number), "status": if number.is_multiple_of(7) { "failed" } else { "ok" },
         "started": format!("2026-03-01T{hour:02}:{minute:02}:{second:02}.000Z"), "seconds": 1.5,
-        "exit_code": u8::from(number % 7 == 0), "command": ["train"], "arguments": [],
+        "exit_code": u8::from(number.is_multiple_of(7)), "command": ["train"], "arguments": [],
         "parameters": {"learning_rate": format!("{}", number as f64 / 100.0)},
         "image": {"digest": digest, "tags": ["mnist:latest"], "layers": []},
         "code": {"mode": "mounted", "differing": []}, "env": {}, "mounts": [], "data": [],
@@ -107,7 +107,7 @@ fn ten_thousand_runs_are_listed_as_their_records_say() {
     let expected: Vec<RunId> = (0..10_000).rev().map(id).collect();
     assert_eq!(list.iter().map(|run| run.id).collect::<Vec<_>>(), expected);
     assert_eq!(list.iter().filter(|run| run.standing.name() == "failed").count(), 1429);
-    assert_eq!(list[0].parameters["learning_rate"], "99.99");
+    assert_eq!(list[0].parameters.get("learning_rate").map(String::as_str), Some("99.99"));
     assert_eq!(indexed(&place.index()), 10_000);
 }
 

@@ -802,3 +802,139 @@ fn a_full_disk_is_said_and_leaves_nothing_half() {
     assert_eq!(source.raw_os_error(), Some(rustix::io::Errno::NOSPC.raw_os_error()), "{error}");
     assert!(left.iter().all(|path| !path.to_string_lossy().contains("draft-")), "{left:?}");
 }
+
+#[test]
+fn root_follows_no_link_in_a_ledger_of_somebody_else() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root because the folder must belong to another user");
+        return;
+    }
+    let project = Project::new();
+    let elsewhere = project.folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).expect("make the folder");
+    project.write("a.py", "1");
+    project.write(".ibid/.gitignore", "*");
+    symlink(&elsewhere, project.path(".ibid/objects")).expect("link");
+    project.take();
+    assert!(!files_below(&elsewhere).is_empty(), "one's own link is followed");
+    fs::remove_dir_all(&elsewhere).expect("remove");
+    fs::create_dir(&elsewhere).expect("make the folder");
+    let chown = Command::new("chown").args(["-hR", "12345:12345"]).arg(&project.root).status();
+    assert!(chown.expect("chown").success());
+    let error = snapshot::take(&project.ledger(), &project.root, &project.exclusions).expect_err("a link");
+    assert!(error.to_string().contains(".ibid/objects is damaged: it is a link"), "{error}");
+    assert_eq!(files_below(&elsewhere).len(), 0);
+}
+
+#[test]
+fn snapshots_and_removals_at_once_do_each_other_no_harm() {
+    let project = Project::new();
+    for number in 0..120 {
+        project.write(&format!("pkg/file{number}.py"), format!("content {number}"));
+    }
+    let first = project.take().digest;
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..8 {
+                    // It is spared from the moment that it was taken, and whole.
+                    assert_eq!(project.take().digest, first);
+                    snapshot::entries(&project.ledger(), first).expect("the entries");
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..8 {
+                let spare = std::time::Duration::from_secs(60);
+                snapshot::collect(&project.ledger(), spare, false).expect("contents are removed");
+            }
+        });
+    });
+    // Without sparing, all of it goes between two snapshots, and all of it comes again.
+    for _ in 0..3 {
+        let removed = snapshot::collect(&project.ledger(), std::time::Duration::ZERO, false);
+        assert_eq!(removed.expect("contents are removed").contents, 122);
+        assert_eq!(project.take().digest, first);
+        let copy = tempfile::tempdir().expect("a temporary folder");
+        snapshot::checkout(&project.ledger(), first, copy.path()).expect("a checkout");
+        assert_same_trees(&project.root, copy.path());
+    }
+}
+
+#[test]
+fn damage_in_a_pack_is_noticed() {
+    let project = Project::new();
+    for number in 0..120 {
+        project.write(&format!("file{number}.py"), format!("content {number}"));
+    }
+    let taken = project.take();
+    let pack = project.objects().into_iter().find(|path| path.extension() == Some("pack".as_ref()));
+    let pack = pack.expect("many files are a pack");
+    fs::set_permissions(&pack, PermissionsExt::from_mode(0o600)).expect("chmod");
+    let whole = fs::read(&pack).expect("read");
+    let content = Digest::of(b"content 7");
+    let at = whole
+        .windows(9)
+        .position(|bytes| bytes == b"content 7")
+        .expect("it is short, so it is not compressed");
+    let mut damaged = whole.clone();
+    damaged[at] ^= 1;
+    fs::write(&pack, &damaged).expect("write");
+    let error = snapshot::content(&project.ledger(), content).expect_err("damage is noticed");
+    assert!(
+        matches!(&error, Error::DamagedObject { digest, path, .. } if *digest == content && *path == pack),
+        "{error}"
+    );
+    snapshot::content(&project.ledger(), Digest::of(b"content 8")).expect("others are whole");
+    // A pack that was cut holds nothing.
+    for end in [0, 5, 20, whole.len() / 2, whole.len() - 1] {
+        fs::write(&pack, &whole[..end]).expect("write");
+        let error = snapshot::entries(&project.ledger(), taken.digest).expect_err("it is not there");
+        assert!(matches!(error, Error::MissingObject { .. }), "{error}");
+    }
+    fs::write(&pack, &whole).expect("write");
+    project.take();
+    snapshot::entries(&project.ledger(), taken.digest).expect("it is whole again");
+}
+
+#[test]
+fn the_rules_of_a_context_are_about_its_own_paths() {
+    let mut project = Project::new();
+    for path in ["a/b", "image/a/b", "image/c", "docker/train.Dockerfile", "docker/other"] {
+        project.write(path, path);
+    }
+    project.exclusions.dockerignore = Ignore::parse(b"a\nproject/docker\n").expect("rules");
+    let all = [
+        "a/",
+        "a/b",
+        "docker/",
+        "docker/other",
+        "docker/train.Dockerfile",
+        "image/",
+        "image/a/",
+        "image/a/b",
+        "image/c",
+    ];
+    project.exclusions.context = Some(project.path("image"));
+    project.check(&["a/", "a/b", "docker/", "docker/other", "docker/train.Dockerfile", "image/", "image/c"]);
+    // The folder that holds the project.
+    project.exclusions.context = project.root.parent().map(Path::to_owned);
+    project.check(&["a/", "a/b", "image/", "image/a/", "image/a/b", "image/c"]);
+    project.exclusions.always = vec!["docker/train.Dockerfile".into()];
+    project.check(&[
+        "a/",
+        "a/b",
+        "docker/",
+        "docker/train.Dockerfile",
+        "image/",
+        "image/a/",
+        "image/a/b",
+        "image/c",
+    ]);
+    project.exclusions.context = Some("/elsewhere".into());
+    project.check(&all);
+    // A context that leaves the whole project out.
+    project.exclusions.context = project.root.parent().map(Path::to_owned);
+    project.exclusions.dockerignore = Ignore::parse(b"project\n").expect("rules");
+    project.check(&all);
+}

@@ -5,7 +5,7 @@
 //! ```text
 //! version 1                               version 2
 //! /sys/fs/cgroup/memory/<own>/ibid-…      /sys/fs/cgroup/<own>/ibid-…       own hands controllers down
-//! /sys/fs/cgroup/pids/<own>/ibid-…        /sys/fs/cgroup/<parent>/ibid-…    or the one above does
+//! /sys/fs/cgroup/pids/<own>/ibid-…        /sys/fs/cgroup/<above>/ibid-…     or one above does
 //! ```
 //!
 //! Its maker removes it when nothing runs in it any more. One that nobody holds a lock on was left behind by a starter

@@ -41,6 +41,7 @@ mod spec;
 mod stage;
 mod terminal;
 
+pub mod gpus;
 pub mod probe;
 pub mod rootfs;
 pub mod trust;
@@ -48,7 +49,7 @@ pub mod userns;
 
 pub use cgroup::achievable;
 pub use error::Error;
-pub use running::{Attendance, Handle, Running, Stdio, Usage, run, run_attended, spawn};
+pub use running::{Attendance, Handle, Listener, Running, Stdio, Usage, run, run_attended, spawn};
 pub use spec::{
     DEFAULT_CAPABILITIES, ExitStatus, Forward, IdMap, InjectedFile, Limits, Mount, MountKind, Network,
     Overlay, Rlimit, Rootfs, Spec, SystemCalls, Tmpfs, Upper,

@@ -4,11 +4,13 @@
 //! The steps up to [`Step::EnterRoot`] run in the host's file tree, as a private copy of its mounts;
 //! targets are paths below the new root, resolved so that no link leads out of it.
 
+mod path_text;
+mod path_texts;
+
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 use ibid_core::run::SeccompProfile;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::spec::{IdMap, InjectedFile, MountKind, Network, Overlay, Rootfs, Spec, SystemCalls, Tmpfs};
@@ -525,62 +527,6 @@ fn filtered(profile: &SeccompProfile, spec: &Spec, facts: Facts) -> Result<Vec<(
         Error::Invalid { what: format!("the seccomp profile cannot be used: {problem}") }
     })?;
     Ok(filter.iter().map(|it| (it.code, it.jump_true, it.jump_false, it.constant)).collect())
-}
-
-/// Paths are bytes; as text where they are text.
-mod path_text {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    use std::path::{Path, PathBuf};
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    pub(super) enum PathText {
-        Text(String),
-        Bytes(Vec<u8>),
-    }
-
-    impl PathText {
-        pub(super) fn new(path: &Path) -> Self {
-            match path.to_str() {
-                Some(text) => Self::Text(text.to_owned()),
-                None => Self::Bytes(path.as_os_str().as_bytes().to_vec()),
-            }
-        }
-
-        pub(super) fn into_path(self) -> PathBuf {
-            match self {
-                Self::Text(text) => text.into(),
-                Self::Bytes(bytes) => OsString::from_vec(bytes).into(),
-            }
-        }
-    }
-
-    pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-        PathText::new(path).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
-        Ok(PathText::deserialize(deserializer)?.into_path())
-    }
-}
-
-mod path_texts {
-    use std::path::PathBuf;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::path_text::PathText;
-
-    pub(super) fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(paths.iter().map(|path| PathText::new(path)))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
-        Ok(Vec::<PathText>::deserialize(deserializer)?.into_iter().map(PathText::into_path).collect())
-    }
 }
 
 #[cfg(test)]

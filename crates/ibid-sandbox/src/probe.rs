@@ -19,6 +19,7 @@ use ibid_sys::clone::{Namespaces, borrow_memory};
 use rustix::process::{WaitOptions, waitpid};
 use serde::Serialize;
 
+use crate::gpus::Host;
 use crate::spec::{IdMap, Overlay, Upper};
 use crate::userns;
 use crate::{idmap, obstacle, overlay};
@@ -78,8 +79,8 @@ impl Finding {
 }
 
 /// Everything, in the order a person wants to read it. `folder` is where ibid keeps its images: layers are
-/// mounted from there.
-pub fn all(folder: &Path) -> Vec<Finding> {
+/// mounted from there. `host` says where graphics processors are looked for.
+pub fn all(folder: &Path, host: &Host) -> Vec<Finding> {
     vec![
         kernel(),
         user_namespaces(),
@@ -92,7 +93,7 @@ pub fn all(folder: &Path) -> Vec<Finding> {
         seccomp(),
         seccomp_notification(),
         cgroups(),
-        gpus(),
+        gpus(host),
         disk_space(folder),
         home_file_system(folder),
     ]
@@ -314,7 +315,7 @@ mod tests {
     #[test]
     fn what_is_missing_says_what_it_costs_and_nothing_is_left_behind() {
         let folder = ibid_testing::Place::new();
-        let findings = all(&folder.path().join("not/yet/made"));
+        let findings = all(&folder.path().join("not/yet/made"), &Host::default());
         assert_eq!(findings.len(), 14);
         for finding in &findings {
             assert!(!finding.detail.is_empty(), "{finding:?}");

@@ -38,13 +38,16 @@ pub struct Stdio {
     pub stderr: Option<OwnedFd>,
 }
 
+/// Hears what a program writes.
+pub type Listener<'a> = &'a mut dyn FnMut(&[u8]);
+
 /// What its starter does for a container.
 #[derive(Default)]
 pub struct Attendance<'a> {
     /// Called when the container is made, right before its program starts, if [`Spec::waits`].
     pub before_program: Option<&'a mut dyn FnMut()>,
     /// Called with what the program writes to its terminal, before that is shown.
-    pub on_terminal: Option<&'a mut dyn FnMut(&[u8])>,
+    pub on_terminal: Option<Listener<'a>>,
 }
 
 /// What the processes of a container took together.

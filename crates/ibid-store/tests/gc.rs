@@ -2,7 +2,9 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use ibid_core::digest::{DiffId, Digest};
@@ -165,4 +167,47 @@ fn deleting_waits_for_builds_and_not_for_runs() {
         assert!(child.wait().unwrap().success());
         fs::remove_file(&ready).unwrap();
     }
+}
+
+#[test]
+fn what_ledgers_need_stays() {
+    if !needs_root() {
+        return;
+    }
+    let (_folder, store) = test_store();
+    let images = ["one", "two", "three"].map(|content| image(&store, &[layer(&store, content)], None));
+    let ledger = Path::new("/home/ann/project/.ibid");
+    store.use_in_ledger(ledger, &images[0]).unwrap();
+    store.use_in_ledger(ledger, &images[1]).unwrap();
+    store.use_in_ledger(ledger, &images[1]).unwrap();
+    let asked = RefCell::new(Vec::new());
+    let check = |needs: LedgerNeeds, left: &[Digest]| {
+        let ask = |path: &Path| {
+            asked.borrow_mut().push(path.to_owned());
+            needs.clone()
+        };
+        // Saying what would go changes nothing.
+        store.collect(Limit::Bytes(0), true, &ask, &no_wait).unwrap();
+        store.collect(Limit::Bytes(0), false, &ask, &no_wait).unwrap();
+        for image in images {
+            let is_whole =
+                store.image(&image).is_ok_and(|config| store.has_layer(&config.rootfs.diff_ids[0]));
+            assert_eq!(is_whole, left.contains(&image), "{needs:?}");
+        }
+    };
+    // Its disk may come back.
+    check(LedgerNeeds::Absent, &images[..2]);
+    // What it said before counts where it cannot say all.
+    check(LedgerNeeds::AtLeast([images[1]].into()), &images[..2]);
+    check(LedgerNeeds::Images([images[1]].into()), &images[1..2]);
+    assert!(asked.borrow().iter().all(|path| path == ledger));
+    assert_eq!(asked.borrow().len(), 6);
+    // It was not seen for long.
+    let list = fs::read_dir(store.root().join("ledgers")).unwrap().next().unwrap().unwrap().path();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(31 * 86_400);
+    fs::File::options().append(true).open(list).unwrap().set_modified(long_ago).unwrap();
+    check(LedgerNeeds::Absent, &[]);
+    asked.borrow_mut().clear();
+    check(LedgerNeeds::Absent, &[]);
+    assert!(asked.borrow().is_empty(), "it is forgotten");
 }

@@ -226,6 +226,10 @@ pub struct Run {
     /// Record the digest of the data inputs' content too; what was hashed once is hashed again only when it changes
     #[arg(long)]
     pub digest_data: bool,
+    /// GPUs of this machine: all, none, a number of them, device=0,1, or names of CDI files such as nvidia.com/gpu=0
+    /// [default: `gpus` of `[run]` in ibid.toml]
+    #[arg(long, value_name = "all|none|N|device=ID,…|NAME,…")]
+    pub gpus: Option<ibid_core::gpus::GpuRequest>,
 
     #[command(flatten)]
     pub shared: BuildShared,
@@ -247,6 +251,11 @@ pub struct Dev {
     /// Set an environment variable; without a value, it is taken from the environment
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
+
+    /// GPUs of this machine: all, none, a number of them, device=0,1, or names of CDI files such as nvidia.com/gpu=0
+    /// [default: `gpus` of `[run]` in ibid.toml]
+    #[arg(long, value_name = "all|none|N|device=ID,…|NAME,…")]
+    pub gpus: Option<ibid_core::gpus::GpuRequest>,
 
     #[command(flatten)]
     pub shared: BuildShared,

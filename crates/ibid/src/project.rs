@@ -570,7 +570,7 @@ metrics = { accuracy = "±0.5%" }
         );
         check(
             "[replay.files]\n\"output/[\" = \"ignore\"",
-            "2: `replay.files.output/[`: it is no pattern: a character class is not closed",
+            "2: `replay.files.output/[`: it is no pattern: `[` without its `]`",
         );
         check(
             "[replay]\nignore = []",

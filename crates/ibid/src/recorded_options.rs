@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Parser;
+use ibid_core::gpus::{GpuRequest, InvalidGpuRequest};
 use ibid_core::run::SecurityOption;
 
 use crate::project::clean;
@@ -18,7 +19,7 @@ pub type RecordedOptions = BTreeMap<String, String>;
 const OF_THIS_MACHINE: [&str; 4] = ["volume", "cap-add", "security-opt", "publish"];
 
 /// What was given on the command line. Variables are recorded apart, and how much is said is no matter.
-pub fn recorded(options: &RunOptions, directory: &Path) -> RecordedOptions {
+pub fn recorded(options: &RunOptions, gpus: Option<&GpuRequest>, directory: &Path) -> RecordedOptions {
     let mut recorded = RecordedOptions::new();
     let mut set = |name: &str, values: Vec<String>| {
         if !values.is_empty() {
@@ -39,6 +40,10 @@ pub fn recorded(options: &RunOptions, directory: &Path) -> RecordedOptions {
     };
     let flag = |is_set: bool| if is_set { vec![String::new()] } else { Vec::new() };
     let one = |value: &Option<String>| value.iter().cloned().collect::<Vec<_>>();
+    set(
+        "gpus",
+        gpus.filter(|gpus| **gpus != GpuRequest::None).map(GpuRequest::to_string).into_iter().collect(),
+    );
     set("volume", options.volumes.iter().map(volume).collect());
     set("tmpfs", options.tmpfs.clone());
     set("user", one(&options.user));
@@ -74,7 +79,13 @@ pub fn recorded(options: &RunOptions, directory: &Path) -> RecordedOptions {
     recorded
 }
 
-/// The options again.
+/// The GPUs that were asked for.
+pub fn gpus_of(recorded: &RecordedOptions) -> Result<Option<GpuRequest>, Failure> {
+    let gpus = recorded.get("gpus").map(|text| text.parse()).transpose();
+    gpus.map_err(|error: InvalidGpuRequest| Failure::of(&error).while_doing("the GPUs of the recorded run"))
+}
+
+/// The other options again.
 pub fn options_of(recorded: &RecordedOptions) -> Result<RunOptions, Failure> {
     #[derive(Parser)]
     #[command(disable_help_flag = true)]
@@ -83,7 +94,7 @@ pub fn options_of(recorded: &RecordedOptions) -> Result<RunOptions, Failure> {
         options: RunOptions,
     }
     let mut words = vec!["run".to_owned()];
-    for (name, values) in recorded {
+    for (name, values) in recorded.iter().filter(|(name, _)| *name != "gpus") {
         let flag = name == "root" || name == "read-only";
         words.extend(values.split('\n').map(|value| match flag {
             true => format!("--{name}"),
@@ -116,13 +127,13 @@ mod tests {
     #[track_caller]
     fn check(words: &[&str], expected: &[(&str, &str)]) {
         let given = Given::try_parse_from([&["run"], words].concat()).expect("options").options;
-        let found = recorded(&given, Path::new("/p"));
+        let found = recorded(&given, None, Path::new("/p"));
         let expected: RecordedOptions =
             expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         assert_eq!(found, expected);
         // What comes back is recorded as the same, wherever the person is then.
         let again = options_of(&found).unwrap_or_else(|_| panic!("{words:?}"));
-        assert_eq!(recorded(&again, Path::new("/elsewhere")), expected);
+        assert_eq!(recorded(&again, None, Path::new("/elsewhere")), expected);
     }
 
     #[test]
@@ -176,6 +187,19 @@ mod tests {
                 ("security-opt", "no-new-privileges"),
             ],
         );
+    }
+
+    #[test]
+    fn gpus_come_back() {
+        for text in ["all", "2", "device=0,GPU-1a", "nvidia.com/gpu=0,amd.com/gpu=all"] {
+            let request: GpuRequest = text.parse().expect(text);
+            let found = recorded(&RunOptions::default(), Some(&request), Path::new("/p"));
+            assert_eq!(found, RecordedOptions::from([("gpus".to_owned(), text.to_owned())]));
+            assert_eq!(gpus_of(&found).ok().flatten(), Some(request));
+            assert!(options_of(&found).is_ok());
+        }
+        let none = recorded(&RunOptions::default(), Some(&GpuRequest::None), Path::new("/p"));
+        assert_eq!(gpus_of(&none).ok().flatten(), None);
     }
 
     #[test]

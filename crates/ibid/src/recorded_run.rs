@@ -12,42 +12,38 @@
 //!
 //! A run is executed whether it can be recorded or not: what fails here is a warning.
 
+mod description;
+mod facts;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use ibid_core::digest::Digest;
 use ibid_core::image::ImageConfig;
-use ibid_core::run::{Mode, RunSpec};
-use ibid_core::user::passwd_entries;
+use ibid_core::run::RunSpec;
 use ibid_engine::identity::HostUser;
-use ibid_engine::native::{self, Ended, Watch};
+use ibid_engine::native::{self, Watch};
 use ibid_engine::relay;
-use ibid_ledger::code::CodeIdentity;
 use ibid_ledger::ledger::{self, Ledger};
 use ibid_ledger::log::{self, Stream};
 use ibid_ledger::metrics::Metrics;
-use ibid_ledger::parameters::parameters;
-use ibid_ledger::record::{Code, CodeMode, Data, EnvValue, Image, Mount, Record, SCHEMA, Status, Usage};
+use ibid_ledger::record::{Code, Record, Status};
 use ibid_ledger::recording::Recording;
 use ibid_ledger::run_id::RunId;
-use ibid_ledger::secrets::Secrets;
 use ibid_ledger::snapshot::{self, Exclusions, Taken};
-use ibid_ledger::{data, host, output_content, outputs};
+use ibid_ledger::{output_content, outputs};
 use ibid_sandbox::trust::HostTrust;
-use ibid_sandbox::{ExitStatus, MountKind, Spec};
+use ibid_sandbox::{ExitStatus, Spec};
 use ibid_store::Store;
 
 use crate::image_build::PeggedCode;
-use crate::lock::LOCK_FILE;
 use crate::project::Project;
-use crate::pushed_names;
 use crate::recorded_options::RecordedOptions;
 use crate::report::Failure;
-use crate::settings;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 /// A run that is to be recorded.
 pub struct RecordedRun<'a> {
@@ -111,7 +107,13 @@ impl RecordedRun<'_> {
         let (tell, told) = channel();
         let mut start = Instant::now();
         let (result, seconds, code) = std::thread::scope(|scope| {
+            let (hand_over, handed_over) = channel();
             let facts = scope.spawn(|| {
+                // One after the other: both look at every file, and the program waits for the first only.
+                let takes = self.pegged.is_none() && self.repetition.is_none();
+                let taken = takes.then(|| self.snapshot(&ledger)).flatten();
+                let hand_over = hand_over;
+                let _nobody_waits = hand_over.send(taken);
                 // `ibid gc` keeps what a record needs.
                 if let Err(error) = self.store.use_in_ledger(ledger.folder(), &self.spec.image) {
                     self.ui.warn(&format!(
@@ -123,11 +125,9 @@ impl RecordedRun<'_> {
                 self.add_to_start(&facts, told, &recording);
                 facts
             });
-            let takes = self.pegged.is_none() && self.repetition.is_none();
-            let mut taking = takes.then(|| scope.spawn(|| self.snapshot(&ledger)));
             let mut before_program = |sandbox: &Spec| {
                 // The program sees the code as it is now.
-                let taken = taking.take().and_then(|taking| taking.join().ok().flatten());
+                let taken = handed_over.recv().ok().flatten();
                 self.describe(&mut record, sandbox, taken.as_ref());
                 match Recording::start(&ledger, &record, self.output_paths()) {
                     Ok(started) => {
@@ -192,151 +192,24 @@ impl RecordedRun<'_> {
         }
     }
 
-    /// What is known before there is a container.
-    fn record(&self) -> Record {
-        let mut warnings = Vec::new();
-        let mut secrets = Secrets::new(&settings::secrets_key());
-        let mut unsaid = |what: &str, error: &ledger::Error| {
-            warnings.push(format!("{what} is not recorded: {}", Failure::of(error).summary()));
-        };
-        let mut env = BTreeMap::new();
-        for (name, value) in self.env {
-            match secrets.variable(name, value) {
-                Ok(value) => drop(env.insert(name.clone(), value)),
-                Err(error) => {
-                    unsaid(&format!("the secret {name}"), &error);
-                    env.insert(name.clone(), EnvValue::Secret { secret_hash: String::new() });
-                }
-            }
-        }
-        let (arguments, hidden) = secrets.arguments(self.arguments).unwrap_or_else(|error| {
-            unsaid("what the program was given", &error);
-            (Vec::new(), Vec::new())
-        });
-        warnings
-            .extend(hidden.iter().map(|name| format!("the value of {name} is a secret and not recorded")));
-        let pegged = self.pegged.as_ref();
-        let commit = pegged.and_then(|pegged| pegged.commit.clone());
-        Record {
-            schema: SCHEMA,
-            ibid: env!("CARGO_PKG_VERSION").to_owned(),
-            id: self.id,
-            status: Status::Running,
-            started: log::now(),
-            ended: None,
-            seconds: None,
-            exit_code: None,
-            signal: None,
-            failure: None,
-            command: Vec::new(),
-            parameters: parameters(&arguments),
-            arguments,
-            image: Image {
-                digest: self.spec.image,
-                tags: Vec::new(),
-                pushed: Vec::new(),
-                bases: self.bases.clone(),
-                lock: None,
-                layers: self.config.rootfs.diff_ids.iter().map(|layer| layer.0).collect(),
-            },
-            code: self.repetition.as_ref().map_or_else(
-                || Code {
-                    mode: match self.spec.code.mode {
-                        Mode::Mounted => CodeMode::Mounted,
-                        Mode::Pegged => CodeMode::Pegged,
-                    },
-                    folder: self.spec.code.folder.clone(),
-                    snapshot: None,
-                    commit: commit.as_ref().map(|commit| commit.id.clone()),
-                    branch: None,
-                    remote: None,
-                    difference: None,
-                    differing: commit.map(|commit| commit.differing).unwrap_or_default(),
-                    equals_working_tree: pegged.and_then(|pegged| pegged.equals_working_tree),
-                    changed_during_run: Vec::new(),
-                    left_out: Vec::new(),
-                },
-                |repetition| repetition.code.clone(),
-            ),
-            env,
-            mounts: Vec::new(),
-            data: Vec::new(),
-            options: self.options.clone(),
-            host: host::host(self.user_name(), self.host.uid, "native"),
-            usage: None,
-            outputs: Vec::new(),
-            output_folder: self.output_folder.clone(),
-            metrics: BTreeMap::new(),
-            replay_of: self.repetition.as_ref().map(|repetition| repetition.of),
-            warnings,
-        }
-    }
-
-    fn user_name(&self) -> String {
-        let uid = self.host.uid;
-        let passwd = || std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let listed = |passwd: String| {
-            passwd_entries(&passwd).find(|entry| entry.uid == uid).map(|entry| entry.name.to_owned())
-        };
-        self.host.name.clone().or_else(|| listed(passwd())).unwrap_or_else(|| uid.to_string())
-    }
-
-    /// What is known when the container is made.
-    fn describe(&self, record: &mut Record, sandbox: &Spec, taken: Option<&Taken>) {
-        record.started = log::now();
-        if self.repetition.is_none() {
-            record.code.snapshot = taken.map(|taken| taken.digest);
-            record.code.left_out = taken.map(|taken| taken.left_out.clone()).unwrap_or_default();
-        }
-        let mut secrets = Secrets::new(&settings::secrets_key());
-        // A failure was told already, for the same arguments are in there.
-        record.command = secrets.arguments(&sandbox.argv).map(|(command, _)| command).unwrap_or_default();
-        record.mounts = sandbox
-            .mounts
-            .iter()
-            .filter_map(|mount| match &mount.kind {
-                MountKind::Bind { source, read_only, .. } => Some(Mount {
-                    source: match source.strip_prefix(&self.project.root) {
-                        Ok(inner) if inner.as_os_str().is_empty() => ".".to_owned(),
-                        Ok(inner) => inner.to_string_lossy().into_owned(),
-                        Err(_) => source.to_string_lossy().into_owned(),
-                    },
-                    target: mount.target.clone(),
-                    read_only: *read_only,
-                }),
-                _ => None,
-            })
-            .collect();
-    }
-
-    fn note_end(&self, record: &mut Record, result: &Result<Ended, native::Error>, seconds: f64) {
-        record.ended = Some(log::now());
-        record.seconds = Some(seconds);
-        match result {
-            Ok(Ended { status, usage, .. }) => {
-                record.status = if *status == ExitStatus::Code(0) { Status::Ok } else { Status::Failed };
-                record.exit_code = Some(status.shell_code());
-                record.signal = status.signal_text();
-                record.usage = usage.map(|usage| Usage {
-                    peak_memory: usage.peak_memory,
-                    cpu_seconds: usage.cpu_micros as f64 / 1e6,
-                });
-            }
-            Err(error) => {
-                record.status = match error {
-                    // It ran, and nobody knows how it ended.
-                    native::Error::Sandbox(ibid_sandbox::Error::Lost { .. }) => Status::Failed,
-                    _ => Status::NotStarted,
-                };
-                record.failure = Some(Failure::of(error).summary());
-            }
-        }
-    }
-
     /// Keeps the code as it is; a failure is a warning.
     fn snapshot(&self, ledger: &Ledger) -> Option<Taken> {
+        let start = Instant::now();
         match snapshot::take(ledger, &self.project.root, &self.exclusions) {
-            Ok(taken) => Some(taken),
+            Ok(taken) => {
+                self.ui.detail(&format!(
+                    "snapshot {} of {} files in {:.1} ms",
+                    ui::short_digest(&taken.digest),
+                    taken.files,
+                    start.elapsed().as_secs_f64() * 1000.0
+                ));
+                let large: Vec<String> = taken.large.iter().map(|path| path.display().to_string()).collect();
+                if let Some(files) = listed(&large) {
+                    self.ui.warn(&format!("{files}: over 100 MB, not kept with the code of this run"));
+                    self.ui.hint("large inputs belong into `[run] data` of ibid.toml, or into .gitignore");
+                }
+                Some(taken)
+            }
             Err(error) => {
                 self.warn("the code of this run is not kept", &error);
                 None
@@ -423,97 +296,5 @@ fn stream_of(stream: relay::Stream) -> Stream {
     match stream {
         relay::Stream::Stdout => Stream::Stdout,
         relay::Stream::Stderr => Stream::Stderr,
-    }
-}
-
-/// What is found out while the program runs.
-struct Facts {
-    identity: Option<CodeIdentity>,
-    tags: Vec<String>,
-    pushed: Vec<String>,
-    lock: Option<Digest>,
-    data: Vec<Data>,
-    warnings: Vec<String>,
-}
-
-impl RecordedRun<'_> {
-    fn facts(&self, ledger: &Ledger) -> Facts {
-        let root = &self.project.root;
-        let mut warnings = Vec::new();
-        let no_code: Vec<PathBuf> =
-            [&self.spec.data[..], &self.spec.outputs].concat().iter().map(PathBuf::from).collect();
-        let is_known = self.pegged.is_some() || self.repetition.is_some();
-        let identity = (!is_known).then(|| CodeIdentity::of(root, &no_code));
-        let data_from = self.spec.data_from.as_ref().unwrap_or(root);
-        let tags = self.store.tags().unwrap_or_default();
-        let data = self
-            .spec
-            .data
-            .iter()
-            .filter_map(|path| {
-                data::identify(ledger, data_from, path, self.digest_data).unwrap_or_else(|error| {
-                    let cause = Failure::of(&error).summary();
-                    warnings.push(format!("the data in {path} is not recorded: {cause}"));
-                    None
-                })
-            })
-            .collect();
-        Facts {
-            identity,
-            tags: tags
-                .into_iter()
-                .filter(|(_, image)| *image == self.spec.image)
-                .map(|(name, _)| name.to_string())
-                .collect(),
-            pushed: pushed_names::of(self.store, &self.spec.image),
-            lock: std::fs::read(root.join(LOCK_FILE)).ok().map(|text| Digest::of(&text)),
-            data,
-            warnings,
-        }
-    }
-
-    /// Puts what is found out into what says how the run started, in case nobody sees its end.
-    fn add_to_start(
-        &self,
-        facts: &Facts,
-        started: Receiver<(Record, Option<Taken>)>,
-        recording: &OnceLock<Recording>,
-    ) {
-        let Ok((mut record, taken)) = started.recv() else { return };
-        if let Some(mut taken) = taken
-            && let Err(error) = taken.settle()
-        {
-            self.warn("the code of this run may not be kept", &error);
-        }
-        facts.fill(&mut record);
-        if let Some(recording) = recording.get() {
-            // Where this fails, the first version stays.
-            let _ = recording.started(&record);
-        }
-    }
-
-    /// Which code ran, as people name it.
-    fn code(&self, facts: &Facts) -> String {
-        match (&facts.identity, &self.pegged) {
-            (Some(identity), _) => format!("code mounted, {identity}"),
-            (None, Some(pegged)) => format!("code pegged, {}", pegged.text),
-            (None, None) => "code pegged".to_owned(),
-        }
-    }
-}
-
-impl Facts {
-    fn fill(&self, record: &mut Record) {
-        if let Some(checkout) = self.identity.as_ref().and_then(CodeIdentity::checkout) {
-            record.code.commit = checkout.commit.as_ref().map(|commit| commit.full().to_owned());
-            record.code.branch.clone_from(&checkout.branch);
-            record.code.differing =
-                checkout.differing.iter().map(|path| path.to_string_lossy().into_owned()).collect();
-        }
-        record.image.tags.clone_from(&self.tags);
-        record.image.pushed.clone_from(&self.pushed);
-        record.image.lock = self.lock;
-        record.data.clone_from(&self.data);
-        record.warnings.extend(self.warnings.iter().cloned());
     }
 }

@@ -4,18 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use ibid_core::digest::Digest;
 use ibid_core::run::{
     Capabilities, Capability, ContainerOptions, InvalidOption, Limits, Network, Port, Seccomp,
     SeccompProfile, SecurityOption, Tmpfs, Ulimit, Volume, bytes, env_file,
 };
 
-use ibid_sandbox::ExitStatus;
-use ibid_store::Store;
-
-use crate::project::{Project, clean};
+use crate::project::clean;
 use crate::report::Failure;
-use crate::ui::Ui;
 
 /// What differs from the usual container.
 #[derive(Debug, Clone, Default, Args)]
@@ -211,69 +206,6 @@ impl RunOptions {
     }
 }
 
-/// Takes out limits that cannot be kept here where that was allowed, with a warning; says which ports are reachable anyhow.
-pub fn narrate(ui: &Ui, options: &mut ContainerOptions) {
-    let limits = &mut options.limits;
-    if limits.best_effort && limits.any() {
-        let wanted = ibid_sandbox::Limits {
-            millicpus: limits.millicpus,
-            memory_bytes: limits.memory_bytes,
-            pids: limits.pids,
-        };
-        let (kept, reasons) = ibid_sandbox::achievable(&wanted);
-        let names: Vec<&str> = reasons.iter().map(|(name, _)| *name).collect();
-        if let Some((_, reason)) = reasons.first() {
-            ui.warn(&format!("the run goes on without limits of {}: {reason}", names.join(", ")));
-        }
-        (limits.millicpus, limits.memory_bytes, limits.pids) = (kept.millicpus, kept.memory_bytes, kept.pids);
-    }
-    if options.network == Network::Host && !options.ports.is_empty() {
-        let ports: Vec<String> = options.ports.iter().map(|port| port.host.to_string()).collect();
-        ui.say(&format!(
-            "the run has this machine's network, so what it listens on is reachable here without --publish: {}",
-            ports.join(", ")
-        ));
-    }
-}
-
-/// What may stand behind a program's end: who runs out of memory is killed by the kernel without a word.
-pub fn explain_end(ui: &Ui, options: &ContainerOptions, status: ExitStatus) {
-    let is_killed = matches!(status, ExitStatus::Signal(9) | ExitStatus::Code(137));
-    if let (true, Some(bytes)) = (is_killed, options.limits.memory_bytes) {
-        ui.hint(&format!(
-            "the kernel ends programs so that need more memory than --memory gives them, here {} MiB",
-            bytes >> 20
-        ));
-    }
-}
-
-/// Says what of the build the mounted code hides, and how to keep it visible.
-pub fn warn_of_hidden(
-    ui: &Ui,
-    store: &Store,
-    image: &Digest,
-    folder: &str,
-    project: &Project,
-) -> Result<(), Failure> {
-    let built = ibid_engine::hidden::built(store, image, folder).map_err(|error| Failure::of(&error))?;
-    let is_kept = |path: &str| project.keep.iter().any(|kept| Path::new(path).starts_with(kept));
-    let hidden: Vec<&String> =
-        built.iter().filter(|path| !is_kept(path) && !project.root.join(path).exists()).collect();
-    let Some(first) = hidden.first() else { return Ok(()) };
-    let more = match hidden.len() {
-        1 => String::new(),
-        count => format!(" and {} more", count - 1),
-    };
-    ui.warn(&format!("the mounted code hides `{first}`{more}, which the build put into {folder}"));
-    let known = project.keep.iter().chain(hidden.into_iter().take(KEEP_SHOWN));
-    let list = known.map(|path| format!("\"{path}\"")).collect::<Vec<_>>().join(", ");
-    ui.hint(&format!("to keep it visible, in ibid.toml:\n  [code]\n  keep = [{list}]"));
-    Ok(())
-}
-
-/// How much is proposed in one line.
-const KEEP_SHOWN: usize = 5;
-
 fn read_text(option: &str, path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| {
         Failure::of(&error).while_doing(format!("cannot read `{}`, which {option} names", path.display()))
@@ -364,92 +296,4 @@ fn seccomp(texts: &[String], directory: &Path) -> Result<Seccomp, Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: RunOptions,
-    }
-
-    fn resolve(words: &[&str]) -> Result<ContainerOptions, String> {
-        let line = Line::try_parse_from([&["run"], words].concat()).map_err(|error| error.to_string())?;
-        line.options.resolve(Path::new("/"), &[]).map_err(|failure| failure.summary())
-    }
-
-    #[test]
-    fn nothing_asked_for_is_nothing_changed() {
-        assert_eq!(resolve(&[]), Ok(ContainerOptions::default()));
-    }
-
-    #[test]
-    fn options_become_plain_data() {
-        let options = resolve(&[
-            "-v",
-            "/proc:/x:ro",
-            "--tmpfs",
-            "/t",
-            "--root",
-            "-w",
-            "/w",
-            "--entrypoint",
-            "sh",
-            "--read-only",
-            "--shm-size",
-            "64m",
-            "--hostname",
-            "lab",
-            "--network",
-            "private",
-            "-p",
-            "8080:80",
-            "--cap-add",
-            "NET_ADMIN,KILL",
-            "--cap-drop",
-            "ALL",
-            "--security-opt",
-            "seccomp=unconfined",
-            "--ulimit",
-            "nofile=9",
-            "--cpus",
-            "1.5",
-            "-m",
-            "1g",
-            "--pids",
-            "9",
-        ])
-        .expect("sound");
-        assert_eq!(options.volumes[0].source, Path::new("/proc"));
-        assert_eq!(options.user.as_deref(), Some("0:0"));
-        assert_eq!(options.entrypoint, Some(vec!["sh".to_owned()]));
-        assert_eq!(options.shm_bytes, Some(64 << 20));
-        assert_eq!(options.seccomp, Seccomp::Unconfined);
-        assert_eq!(options.ports.len(), 1);
-        assert_eq!(options.capabilities.add.len(), 2);
-        let limits =
-            Limits { millicpus: Some(1500), memory_bytes: Some(1 << 30), pids: Some(9), best_effort: false };
-        assert_eq!(options.limits, limits);
-        assert_eq!(resolve(&["--entrypoint", ""]).expect("sound").entrypoint, Some(Vec::new()));
-    }
-
-    #[test]
-    fn what_cannot_be_had_says_why() {
-        let check = |words: &[&str], part: &str| {
-            let message = resolve(words).expect_err(part);
-            assert!(message.contains(part), "{words:?}: {message}");
-        };
-        check(&["-p", "8080:80"], "its port 80 is port 80 here too");
-        check(&["-p", "127.0.0.1:80:80"], "the program itself chooses the address");
-        check(&["-p", "80", "--network", "none"], "a run without a network has no ports");
-        check(&["-v", "/no/such:/x"], "cannot find `/no/such`");
-        check(&["-v", "/proc:/x", "--tmpfs", "/x"], "two mounts are at `/x`");
-        check(&["--security-opt", "seccomp=/no/such"], "cannot read `/no/such`");
-        check(&["--cap-add", "FLY"], "no such capability");
-        check(&["--root", "--user", "1"], "cannot be used with");
-        check(&["--workdir", "code"], "expected an absolute path");
-        assert!(resolve(&["-p", "80:80"]).is_ok());
-    }
-}
+mod tests;

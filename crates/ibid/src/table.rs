@@ -128,8 +128,9 @@ mod tests {
         };
         check(None, ["ID            CODE   LOSS  NOTE", "3eda7e8f3827     0  0.354  a long one"], 0);
         check(Some(38), ["ID            CODE   LOSS  NOTE", "3eda7e8f3827     0  0.354  a long one"], 0);
-        check(Some(35), ["ID            CODE   LOSS  NOTE", "3eda7e8f3827     0  0.354  a long…"], 0);
+        check(Some(35), ["ID            CODE   LOSS  NOTE", "3eda7e8f3827     0  0.354  a long …"], 0);
+        check(Some(34), ["ID            CODE   LOSS", "3eda7e8f3827     0  0.354"], 1);
         check(Some(30), ["ID            CODE   LOSS", "3eda7e8f3827     0  0.354"], 1);
-        check(Some(3), ["ID          ", "3eda7e8f3827"], 3);
+        check(Some(3), ["ID", "3eda7e8f3827"], 3);
     }
 }

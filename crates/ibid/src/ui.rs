@@ -227,9 +227,33 @@ pub fn short_digest(digest: &ibid_core::digest::Digest) -> String {
     format!("sha256:{}", &digest.hex()[..12])
 }
 
+/// Text with every digest in it as [`short_digest`] has it.
+pub fn with_short_digests(text: &str) -> String {
+    const PREFIX: &str = "sha256:";
+    let mut parts = text.split(PREFIX);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let kept = if digits == 64 { 12 } else { digits };
+        shown.extend([PREFIX, &part[..kept], &part[digits..]]);
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digests_are_shortened_wherever_they_stand() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        assert_eq!(
+            with_short_digests(&format!("1 B, {digest}, then {digest}!")),
+            "1 B, sha256:abababababab, then sha256:abababababab!"
+        );
+        assert_eq!(with_short_digests("sha256:ab, sha256:ü"), "sha256:ab, sha256:ü");
+        assert_eq!(with_short_digests(""), "");
+    }
 
     #[test]
     fn lines_are_cut_and_cleaned() {

@@ -220,6 +220,67 @@ fn docker_does_the_same() {
 }
 
 #[test]
+fn compose_does_the_same() {
+    if !can_run() || !Engine::is_installed() || !has_program("docker-compose", "docker-compose") {
+        return;
+    }
+    let site = Site::new();
+    let expected = results_of_ibid(&site);
+    let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let engine = Engine::start(folder.path(), data.path());
+    let ejected = site.ibid(&["eject", "--compose"], "");
+    assert_eq!(text(&ejected.stdout), "compose.yaml\n", "{}", text(&ejected.stderr));
+    let said = text(&ejected.stderr);
+    assert!(said.contains("absent is not there, so compose.yaml does not mount it"), "{said}");
+    let compose = |args: &[&str], stdin: &str| {
+        let mut command = engine.command("docker-compose");
+        command.args(args).current_dir(site.project());
+        command.env("USER_ID", site.person.uid.to_string()).env("GROUP_ID", site.person.gid.to_string());
+        // Its own builder runs no step on the host's network, which is all that this engine has.
+        fed(command, stdin)
+    };
+    let mut build = engine.command("docker");
+    let dockerfile = site.project().join("docker files/Dockerfile");
+    build.args([
+        "build",
+        "--network",
+        "host",
+        "--build-arg",
+        "GREETING=it's a $HOME",
+        "--tag",
+        &site.name(),
+        "--file",
+    ]);
+    let built = fed(
+        {
+            build.arg(dockerfile).arg(site.project());
+            build
+        },
+        "",
+    );
+    assert!(built.status.success(), "{}", text(&built.stderr));
+    site.place.file("my project/word", "mounted\n");
+    let results = site.results(&|way, args, stdin| {
+        let service = match way {
+            Way::Run => "run",
+            Way::Shell => "dev",
+            Way::PeggedShell => "bash",
+        };
+        // As the file itself says.
+        let output = site.project().join("out put");
+        if service == "bash" {
+            fs::create_dir_all(&output).expect("a folder");
+            site.person.own(&output);
+        }
+        compose(&[&["run", "--rm", "-T", service], args].concat(), stdin)
+    });
+    for (ours, theirs) in expected.iter().zip(&results) {
+        assert_eq!(theirs, ours);
+    }
+}
+
+#[test]
 fn podman_does_the_same() {
     if !can_run() || !need(&[Need::Podman]) {
         return;

@@ -41,7 +41,9 @@ fn outputs_belong_to_the_person_and_code_is_mounted() {
     assert_eq!(text(&edited.stdout), "user\nsecond");
     let narration = text(&edited.stderr);
     assert_eq!(narration.lines().count(), 1, "{narration}");
-    for part in ["done in ", "image sha256:", "code mounted, no git repository", "outputs in output"] {
+    for part in
+        ["done in ", "image sha256:", "code mounted, no git repository", "outputs in output", " · run "]
+    {
         assert!(narration.contains(part), "{part} in {narration}");
     }
 

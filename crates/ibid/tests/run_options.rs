@@ -93,6 +93,20 @@ fn what_is_to_be_kept_must_be_there() {
 }
 
 #[test]
+fn a_place_for_what_is_kept_is_made_in_the_project_only() {
+    let Some(project) = project() else { return };
+    project.place.folder("outside");
+    std::os::unix::fs::symlink("../outside", project.path().join("pkg")).expect("a link");
+    let toml = fs::read_to_string(project.path().join("ibid.toml")).expect("there");
+    project.file("ibid.toml", &format!("{toml}\n[code]\nkeep = [\"pkg/_fast.so\"]\n"));
+    let output = project.ibid(&["run", "--", "sh", "-c", "true"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("a link on the way leads out of the project"), "{stderr}");
+    assert_eq!(fs::read_dir(project.place.path().join("outside")).expect("a folder").count(), 0);
+}
+
+#[test]
 fn a_mistake_in_a_file_of_variables_is_shown() {
     let Some(project) = project() else { return };
     project.file("env", "A=1\nexport B=2\n");
@@ -107,6 +121,22 @@ error: the name `export B` contains a space
   | ^^^^^^^^^^
 hint: a line is NAME=VALUE";
     assert!(stderr.starts_with(expected), "{stderr}");
+}
+
+#[test]
+fn nobody_gives_what_they_do_not_have() {
+    if !need(&[Need::Root]) {
+        return;
+    }
+    let Some(project) = project() else { return };
+    let ibid = project.command(&["run", "--cap-add", "SYS_TIME", "--", "sh", "-c", "true"]);
+    let mut command = project.place.command("setpriv");
+    command.args(["--bounding-set", "-sys_time", "--inh-caps", "-sys_time"]).arg(ibid.get_program());
+    command.args(ibid.get_args()).env("XDG_DATA_HOME", &project.data).current_dir(project.path());
+    let output = command.output().expect("setpriv starts");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("`--cap-add SYS_TIME`: ibid itself lacks this capability here"), "{stderr}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `--cap-add` and `--cap-drop`: what a program may do beside an ordinary one (capabilities(7)).
 
+use std::fmt;
+
 use super::InvalidOption;
 
 /// What a program may do beside, and less than, Docker's default.
@@ -64,6 +66,15 @@ const NAMES: [&str; 41] = [
     "BPF",
     "CHECKPOINT_RESTORE",
 ];
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => f.write_str(NAMES.get(usize::from(*number)).unwrap_or(&"?")),
+            Self::All => f.write_str("ALL"),
+        }
+    }
+}
 
 impl Capability {
     /// Reads `SYS_PTRACE`, `CAP_SYS_PTRACE`, in any case, or `ALL`.

@@ -38,7 +38,7 @@ impl Volume {
         if source.is_empty() {
             return Err(invalid("no folder of the host is named".to_owned()));
         }
-        let is_name = !source.contains('/') && source != "." && source != ".." && source != "~";
+        let is_name = !source.contains('/') && source != "." && source != "..";
         if is_name {
             return Err(invalid(format!("`{source}` is the name of a volume, and ibid has none"))
                 .mend(format!("for the folder of that name: `--volume ./{source}:{target}`")));

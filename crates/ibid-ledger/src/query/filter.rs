@@ -294,12 +294,14 @@ mod tests {
         let mut run = crate::summary::tests::summary("3eda7e8f3827");
         run.parameters = [("learning_rate", "0.14"), ("optimizer", "Adam"), ("clash", "1"), ("flag", "true")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
+            .into_iter()
+            .collect();
         run.metrics = [("accuracy", 0.9), ("val/loss", 0.5), ("clash", 2.0), ("broken", f64::NAN)]
             .map(|(name, last)| {
                 (name.to_owned(), MetricSummary((!last.is_nan()).then_some(last), Some(0.1), Some(0.95)))
             })
-            .into();
+            .into_iter()
+            .collect();
         run.standing = Standing::Known(Status::Ok);
         run.started = "2026-03-05T10:11:12.345Z".to_owned();
         run.exit_code = Some(0);

@@ -160,10 +160,10 @@ impl<'a> Names<'a> {
         for run in runs {
             // Most runs have what the one before them has.
             if last.is_none_or(|last| !last.parameters.keys().eq(run.parameters.keys())) {
-                names.parameters.extend(run.parameters.keys().map(String::as_str));
+                names.parameters.extend(run.parameters.keys());
             }
             if last.is_none_or(|last| !last.metrics.keys().eq(run.metrics.keys())) {
-                names.metrics.extend(run.metrics.keys().map(String::as_str));
+                names.metrics.extend(run.metrics.keys());
             }
             last = Some(run);
         }

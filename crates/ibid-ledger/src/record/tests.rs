@@ -30,6 +30,7 @@ pub(crate) fn record() -> Record {
             snapshot: Some(Digest::of(b"snapshot")),
             commit: Some("188797a".repeat(6)),
             branch: Some("main".to_owned()),
+            difference: None,
             remote: Some("https://git.example.org/lab/mnist.git".to_owned()),
             difference: None,
             differing: Vec::new(),

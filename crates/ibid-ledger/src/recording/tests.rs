@@ -101,6 +101,29 @@ fn what_is_on_the_disk_says_at_every_moment_what_is_known() {
 }
 
 #[test]
+fn root_follows_no_links_of_others() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let (project, elsewhere) = (place.path().join("project"), place.path().join("elsewhere"));
+    for folder in [&project, &elsewhere] {
+        fs::create_dir(folder).expect("ours");
+    }
+    let ledger = Ledger::of(&project);
+    std::os::unix::fs::symlink(&elsewhere, ledger.folder()).expect("ours");
+    // One's own link to a larger disk is followed.
+    ledger.prepare().expect("root's own");
+    std::os::unix::fs::chown(&project, Some(1234), Some(1234)).expect("root may");
+    let error = Recording::start(&ledger, &record(), std::iter::empty()).expect_err("a link of another");
+    assert!(matches!(error, Error::Io { action: "write to", .. }), "{error}");
+    fs::remove_file(ledger.folder()).expect("ours");
+    fs::create_dir(ledger.folder()).expect("ours");
+    std::os::unix::fs::symlink(&elsewhere, ledger.folder().join("runs")).expect("ours");
+    Recording::start(&ledger, &record(), std::iter::empty()).expect_err("a link of another");
+}
+
+#[test]
 fn a_name_that_is_taken_is_refused_and_the_other_run_left_alone() {
     let project = tempfile::tempdir().expect("a temporary folder");
     let ledger = Ledger::of(project.path());

@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ibid_core::dockerignore::{Ignore, Verdict};
+use ibid_core::dockerignore::Verdict;
 use ibid_files::beneath::{open_beneath, open_root};
 use ibid_files::parallel;
 use ibid_files::stamp::Stamp;
@@ -23,6 +23,7 @@ use rustix::fs::{AtFlags, FileType, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
 use super::repository::{Level, Repository, ignore_file};
+use super::surroundings::{Docker, clean, surroundings};
 use super::{Exclusions, LARGE_BYTES};
 use crate::ledger::{Error, FOLDER, io};
 
@@ -105,60 +106,10 @@ struct Place {
     is_code: bool,
 }
 
-/// The rules of `.dockerignore`, about paths of the context.
-struct Docker<'a> {
-    rules: &'a Ignore,
-    /// The context in the project, with a `/` at its end; empty when it is the project or holds it.
-    below: Vec<u8>,
-    /// The project in the context, with a `/` at its end.
-    above: Vec<u8>,
-}
-
-impl Docker<'_> {
-    fn verdict(&self, parent: Verdict, path: &[u8]) -> Verdict {
-        if self.rules.is_empty() {
-            return parent;
-        }
-        match path.strip_prefix(self.below.as_slice()) {
-            Some(path) if self.above.is_empty() => self.rules.verdict_below(parent, path),
-            Some(path) => self.rules.verdict_below(parent, &[&self.above, path].concat()),
-            None => parent,
-        }
-    }
-
-    fn may_descend(&self, verdict: Verdict, path: &[u8]) -> bool {
-        match path.strip_prefix(self.below.as_slice()) {
-            Some(path) => self.rules.may_descend(verdict, &[&self.above, path].concat()),
-            None => true,
-        }
-    }
-}
-
 impl<'a> Project<'a> {
     pub(super) fn open(root: &'a Path, exclusions: &'a Exclusions) -> Result<Self, Error> {
         let root_fd = open_root(root).map_err(|errno| io("open the folder", root)(errno.into()))?;
-        let with_slash = |path: &Path| match path.as_os_str().as_bytes() {
-            b"" => Vec::new(),
-            path => [path, b"/"].concat(),
-        };
-        let context = exclusions.context.as_deref().unwrap_or(root);
-        let (below, above) = match (context.strip_prefix(root), root.strip_prefix(context)) {
-            (Ok(below), _) => (Some(with_slash(below)), Vec::new()),
-            (_, Ok(above)) => (Some(Vec::new()), with_slash(above)),
-            _ => (None, Vec::new()),
-        };
-        static NO_RULES: std::sync::LazyLock<Ignore> = std::sync::LazyLock::new(Ignore::default);
-        let rules = if below.is_some() { &exclusions.dockerignore } else { &NO_RULES };
-        let mut docker = Docker { rules, below: below.unwrap_or_default(), above };
-        let mut verdict = Verdict::default();
-        if let Some(folder) = docker.above.strip_suffix(b"/") {
-            verdict = rules.verdict(folder);
-            if verdict.ignored {
-                // The project is no part of the context: what that leaves out says nothing about it.
-                docker.rules = &NO_RULES;
-                verdict = Verdict::default();
-            }
-        }
+        let (docker, verdict) = Docker::new(root, exclusions);
         let surroundings = surroundings(root);
         let mut project = Self {
             root,
@@ -225,44 +176,6 @@ impl<'a> Project<'a> {
     pub(super) fn absolute(&self, path: &[u8]) -> PathBuf {
         self.root.join(OsStr::from_bytes(path))
     }
-}
-
-/// A path relative to the project, without `.` and `..`; none when it is the project itself or leaves it.
-fn clean(root: &Path, path: &Path) -> Option<Vec<u8>> {
-    let mut cleaned: Vec<&[u8]> = Vec::new();
-    let path = path.strip_prefix(root).unwrap_or(path);
-    for component in path.components() {
-        match component {
-            std::path::Component::Normal(name) => cleaned.push(name.as_bytes()),
-            std::path::Component::ParentDir => _ = cleaned.pop()?,
-            std::path::Component::CurDir => {}
-            _ => return None,
-        }
-    }
-    (!cleaned.is_empty()).then(|| cleaned.join(&b'/'))
-}
-
-/// The project's path in the repository that it is in, that repository, and the rules from above the project. None when there is
-/// no repository, or it ignores the project.
-fn surroundings(root: &Path) -> Option<(Vec<u8>, Option<Arc<Level>>, Repository)> {
-    let (top, repository) = root.ancestors().find_map(|top| Some((top, Repository::open(top, 0)?)))?;
-    let relative = root.strip_prefix(top).ok()?.as_os_str().as_bytes();
-    let mut level = Level::below(None, 0, repository.exclude());
-    if relative.is_empty() {
-        return Some((Vec::new(), level, repository));
-    }
-    let mut folder = top.to_owned();
-    let mut skip = 0;
-    for name in relative.split(|byte| *byte == b'/') {
-        level = Level::below(level, skip, ignore_file(&folder.join(".gitignore")));
-        let end = skip + name.len();
-        if Level::ignores(level.as_ref(), &relative[..end], true) {
-            return None;
-        }
-        folder.push(OsStr::from_bytes(name));
-        skip = end + 1;
-    }
-    Some(([relative, b"/"].concat(), level, repository))
 }
 
 struct Lister<'a> {

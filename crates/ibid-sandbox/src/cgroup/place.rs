@@ -181,8 +181,8 @@ impl Host {
         }
         let Some(Hierarchy { mount, own, .. }) = unified else { return Err(Obstacle::None) };
         let has = |file: &Path| missing_in(file, wanted).is_none();
-        let above = own.parent().filter(|above| above.starts_with(mount));
-        for parent in std::iter::once(own.as_path()).chain(above) {
+        // The nearest that has them all, so that limits above this process hold for what it starts as well.
+        for parent in own.ancestors().take_while(|above| above.starts_with(mount)) {
             if has(&parent.join("cgroup.subtree_control")) && writable(parent, 2).is_ok() {
                 return Ok(Place::Unified(parent.to_owned()));
             }
@@ -276,6 +276,10 @@ mod tests {
         assert_eq!(host.place(&ALL), Err(Obstacle::Shared { at: at.join("user/app") }));
         file(at, "user/cgroup.subtree_control", "cpu memory pids\n");
         assert_eq!(host.place(&ALL), Ok(Place::Unified(at.join("user"))));
+        fs::remove_file(at.join("user/cgroup.subtree_control")).expect("removed");
+        file(at, "cgroup.procs", "");
+        file(at, "cgroup.subtree_control", "cpu memory pids\n");
+        assert_eq!(host.place(&ALL), Ok(Place::Unified(at.to_owned())));
         file(at, "user/app/cgroup.subtree_control", "memory pids\n");
         assert_eq!(host.place(&[Controller::Memory]), Ok(Place::Unified(at.join("user/app"))));
     }

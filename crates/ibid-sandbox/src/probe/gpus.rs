@@ -1,74 +1,69 @@
-//! Graphics processors: drivers, and the files that say how a container gets them (Container Device Interface).
+//! Graphics processors: what a run that asks for them would get.
 
-use std::fs;
-use std::path::Path;
+use ibid_core::cdi::{self, GPU_KINDS};
+use ibid_core::gpus::GpuRequest;
 
 use super::{Finding, State};
+use crate::gpus::{Error, Host};
 
-/// Where CDI files lie (CDI specification, "CDI Kind and files").
-const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+/// Tools by which vendors write CDI files for their kinds.
+const TOOLS: [&str; 2] = ["nvidia-ctk", "amd-ctk"];
 
-/// Drivers that are loaded, their devices, and CDI files for them.
-pub fn gpus() -> Finding {
-    look(Path::new("/"))
-}
-
-fn look(root: &Path) -> Finding {
+/// CDI files, drivers that are loaded, and whether what they need is there.
+pub fn gpus(host: &Host) -> Finding {
     let ability = "GPUs";
-    let at = |path: &str| root.join(path.trim_start_matches('/'));
-    let files: Vec<(String, String)> = FOLDERS.iter().flat_map(|folder| cdi_files(root, folder)).collect();
-    let shown = |kind: &str| {
-        let of_kind: Vec<&str> =
-            files.iter().filter(|(_, text)| text.contains(kind)).map(|(path, _)| path.as_str()).collect();
-        (!of_kind.is_empty()).then(|| of_kind.join(", "))
+    let lacks = |error: Error, mend: Option<String>| {
+        let cost = "`--gpus` is refused";
+        Finding::lacks(ability, State::Degraded, error.to_string(), cost, mend)
     };
-    let lacks = |detail: String, cost: &str, mend: &str| {
-        Finding::lacks(ability, State::Degraded, detail, cost, Some(mend.to_owned()))
+    let files = match host.cdi_files() {
+        Ok(files) => files,
+        Err(error) => return lacks(error, None),
     };
+    let of_kind = |kind: &str| -> Vec<&cdi::File> { files.iter().filter(|file| file.kind == kind).collect() };
     let mut found = Vec::new();
-    if let Ok(version) = fs::read_to_string(at("/proc/driver/nvidia/version")) {
-        let words = version.split_whitespace();
-        let number =
-            words.clone().find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.'));
-        let driver = format!("NVIDIA driver {}", number.unwrap_or("of an unknown version"));
-        if !at("/dev/nvidiactl").exists() {
-            let cost = "programs find no GPU";
-            return lacks(format!("{driver}, but no `/dev/nvidiactl`"), cost, "sudo nvidia-modprobe -u -c=0");
+    match host.find(&GpuRequest::All) {
+        Ok(gpus) => found.push(gpus.words),
+        Err(Error::None { .. }) => {}
+        Err(error) => {
+            let mend = match &error {
+                Error::NoNodes { .. } => Some("sudo nvidia-modprobe -u -c=0".to_owned()),
+                Error::Stale { file, .. } => {
+                    let tool = TOOLS[usize::from(of_kind(GPU_KINDS[0]).is_empty())];
+                    Some(format!("sudo {tool} cdi generate --output={file}"))
+                }
+                _ => None,
+            };
+            return lacks(error, mend);
         }
-        let Some(files) = shown("nvidia.com/gpu") else {
-            let cost = "containers do not know which devices and libraries belong to a GPU";
-            let mend = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml";
-            return lacks(format!("{driver}, but no CDI file in {}", FOLDERS.join(" or ")), cost, mend);
-        };
-        found.push(format!("{driver}, described in {files}"));
     }
-    if at("/dev/kfd").exists() {
-        let Some(files) = shown("amd.com/gpu") else {
-            let cost = "containers do not know which devices belong to a GPU";
-            let mend = "sudo amd-ctk cdi generate --output=/etc/cdi/amd.json";
-            return lacks("AMD driver, but no CDI file".to_owned(), cost, mend);
-        };
-        found.push(format!("AMD driver, described in {files}"));
+    if host.root.join("dev/kfd").exists() && of_kind(GPU_KINDS[1]).is_empty() {
+        return Finding::lacks(
+            ability,
+            State::Degraded,
+            [&found[..], &["AMD driver, but no CDI file".to_owned()]].concat().join("; "),
+            "runs cannot have AMD's GPUs",
+            Some("sudo amd-ctk cdi generate --output=/etc/cdi/amd.json".to_owned()),
+        );
     }
-    if found.is_empty() && !files.is_empty() {
-        let names: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
-        found.push(format!("no driver of NVIDIA or AMD; CDI files {}", names.join(", ")));
+    let others: Vec<String> = files
+        .iter()
+        .filter(|file| !GPU_KINDS.contains(&file.kind.as_str()))
+        .map(|file| format!("{} of {}", names(file), file.path))
+        .collect();
+    if !others.is_empty() {
+        found.push(format!("other devices: {}", others.join(", ")));
     }
     Finding::works(ability, if found.is_empty() { "none found".to_owned() } else { found.join("; ") })
 }
 
-/// Paths and texts of the CDI files in a folder, sorted.
-fn cdi_files(root: &Path, folder: &str) -> Vec<(String, String)> {
-    let entries = fs::read_dir(root.join(folder.trim_start_matches('/'))).into_iter().flatten().flatten();
-    let mut files: Vec<_> = entries
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let is_cdi = [".json", ".yaml", ".yml"].iter().any(|end| name.ends_with(end));
-            is_cdi.then(|| Some((format!("{folder}/{name}"), fs::read_to_string(entry.path()).ok()?)))?
-        })
-        .collect();
-    files.sort();
-    files
+/// The first devices of a file, as `--gpus` takes them.
+fn names(file: &cdi::File) -> String {
+    const SHOWN_MAX: usize = 4;
+    let shown: Vec<String> =
+        file.devices.iter().take(SHOWN_MAX).map(|(device, _)| format!("{}={device}", file.kind)).collect();
+    let more = if file.devices.len() > SHOWN_MAX { " …" } else { "" };
+    format!("{}{more}", shown.join(" "))
 }
 
 #[cfg(test)]
@@ -82,7 +77,7 @@ mod tests {
             for (name, text) in files {
                 place.file(name, text);
             }
-            let finding = look(place.path());
+            let finding = gpus(&Host { root: place.path().to_owned(), ..Host::default() });
             assert_eq!((finding.state, finding.detail.as_str()), (state, detail));
             assert_eq!(finding.mend.as_deref().map(|mend| mend.split(' ').nth(1).unwrap_or_default()), mend);
         };
@@ -90,19 +85,31 @@ mod tests {
             "proc/driver/nvidia/version",
             "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat\n",
         );
-        let cdi = ("etc/cdi/nvidia.yaml", "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\n");
+        let cdi = (
+            "etc/cdi/nvidia.yaml",
+            "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: '0', containerEdits: {deviceNodes: [{path: /dev/nvidia0}]}}]\n",
+        );
+        let lab = (
+            "var/run/cdi/lab.json",
+            "{\"cdiVersion\": \"0.5.0\", \"kind\": \"lab.org/x\", \"devices\": [{\"name\": \"a\"}]}",
+        );
         check(&[], State::Works, "none found", None);
         check(
             &[driver],
             State::Degraded,
-            "NVIDIA driver 535.104.05, but no `/dev/nvidiactl`",
+            "the NVIDIA driver 535.104.05 is loaded, but there is no /dev/nvidiactl",
             Some("nvidia-modprobe"),
         );
-        let no_file = "NVIDIA driver 535.104.05, but no CDI file in /etc/cdi or /var/run/cdi";
-        check(&[driver, ("dev/nvidiactl", "")], State::Degraded, no_file, Some("nvidia-ctk"));
-        let all = "NVIDIA driver 535.104.05, described in /etc/cdi/nvidia.yaml";
-        check(&[driver, ("dev/nvidiactl", ""), cdi], State::Works, all, None);
-        check(&[("dev/kfd", ""), cdi], State::Degraded, "AMD driver, but no CDI file", Some("amd-ctk"));
-        check(&[cdi], State::Works, "no driver of NVIDIA or AMD; CDI files /etc/cdi/nvidia.yaml", None);
+        check(&[driver, ("dev/nvidia0", ""), cdi], State::Works, "1 GPU of /etc/cdi/nvidia.yaml", None);
+        let stale = "/etc/cdi/nvidia.yaml names /dev/nvidia0, which is not there";
+        check(&[driver, cdi], State::Degraded, stale, Some("nvidia-ctk"));
+        check(&[("dev/kfd", "")], State::Degraded, "AMD driver, but no CDI file", Some("amd-ctk"));
+        check(&[lab], State::Works, "other devices: lab.org/x=a of /var/run/cdi/lab.json", None);
+        check(
+            &[("etc/cdi/x.json", "{")],
+            State::Degraded,
+            "/etc/cdi/x.json: line 2: while parsing a node, did not find expected node content",
+            None,
+        );
     }
 }

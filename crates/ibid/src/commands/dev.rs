@@ -15,6 +15,7 @@ pub fn main(ui: &Ui, cli: &Cli, dev: &Dev) -> Result<u8, Failure> {
             pegged: dev.pegged,
             env: &dev.env,
             options: &dev.options,
+            gpus: dev.gpus.as_ref(),
             shared: &dev.shared,
             command: Command::Shell,
             recorded: None,

@@ -236,6 +236,7 @@ fn show_pair(ui: &Ui, name: &str, first: Option<&str>, second: Option<&str>, abo
         (Some(first), None) => ("-", ui::RED, first.to_owned()),
         (Some(first), Some(second)) => ("~", ui::YELLOW, format!("{first}, then {second}")),
     };
+    let values = ui::with_short_digests(&values);
     ui::print(&format!("{} {name}: {values}{about}", ui.paint_stdout(style, mark)));
 }
 

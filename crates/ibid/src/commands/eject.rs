@@ -13,7 +13,7 @@ use crate::ui::{self, Ui};
 
 pub fn main(ui: &Ui, cli: &Cli, args: &Eject) -> Result<u8, Failure> {
     let directory = cli.directory.as_deref().unwrap_or(Path::new("."));
-    let project = Project::find(directory)?;
+    let mut project = Project::find(directory)?;
     let (text, dockerfile) = read_dockerfile(&project.dockerfile)?;
     let folder = match &args.output {
         Some(folder) => {
@@ -32,6 +32,9 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Eject) -> Result<u8, Failure> {
         (_, _, true) => Tool::Compose,
         _ => Tool::Docker,
     };
+    if tool == Tool::Compose {
+        leave_out_absent_data(ui, &mut project, "compose.yaml");
+    }
     let failed = |error: eject::Error| failure(&project, &text, error);
     let files = Recipe::of(&project, &dockerfile, &folder).map_err(failed)?.files(tool).map_err(failed)?;
     let files: Vec<NewFile> = files
@@ -62,6 +65,17 @@ fn load_command(tool: Tool) -> &'static str {
     match tool {
         Tool::Podman => "podman load",
         Tool::Docker | Tool::Compose | Tool::Apptainer => "docker load",
+    }
+}
+
+/// Takes out data that is not there, for a file whose reader starts no container that lacks a mount, or makes the folder.
+pub fn leave_out_absent_data(ui: &Ui, project: &mut Project, file: &str) {
+    let root = project.root.clone();
+    let (there, absent): (Vec<String>, Vec<String>) =
+        std::mem::take(&mut project.data).into_iter().partition(|data| root.join(data).exists());
+    project.data = there;
+    if !absent.is_empty() {
+        ui.say(&format!("{} is not there, so {file} does not mount it", absent.join(", ")));
     }
 }
 

@@ -29,6 +29,7 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
         None => Limit::UnusedSince(now() - WEEK_SECONDS),
     };
     let on_wait = || ui.say("waiting for another ibid that uses the store");
+    // Before what they need is looked for.
     let purged = purge(cli, gc.dry_run)?;
     let code = snapshot_gc::collect(ui, cli, gc.dry_run);
     let collected = store.collect(limit, gc.dry_run, &needs, &on_wait)?;
@@ -49,8 +50,8 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
         let report = json!({
             "schema": 1,
             "removed": removed,
-            "snapshots": { "contents": code.contents, "bytes": code.bytes },
             "removed_runs": purged,
+            "snapshots": { "contents": code.contents, "bytes": code.bytes },
             "dry_run": gc.dry_run,
             "bytes_freed": freed,
             "bytes_left": collected.bytes_left,
@@ -73,13 +74,13 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
         };
         ui::print(&format!("{count} {plural}, {}", ui::bytes(bytes)));
     }
-    if code.contents > 0 {
-        let plural = if code.contents == 1 { "file or folder" } else { "files and folders" };
-        ui::print(&format!("{} {plural} of snapshots, {}", code.contents, ui::bytes(code.bytes)));
-    }
     if !purged.is_empty() {
         let plural = if purged.len() == 1 { "run" } else { "runs" };
         ui::print(&format!("{} {plural} that `ibid rm` took away", purged.len()));
+    }
+    if code.contents > 0 {
+        let plural = if code.contents == 1 { "file or folder" } else { "files and folders" };
+        ui::print(&format!("{} {plural} of snapshots, {}", code.contents, ui::bytes(code.bytes)));
     }
     let verb = if gc.dry_run { "would free" } else { "freed" };
     ui.say(&format!(

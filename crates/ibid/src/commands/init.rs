@@ -29,13 +29,7 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Init) -> Result<u8, Failure> {
     }
     if args.devcontainer {
         let mut project = Project::find(&root)?;
-        // An editor starts no container that lacks a mount.
-        let (there, absent) = project.data.into_iter().partition(|data| project.root.join(data).exists());
-        project.data = there;
-        let absent: Vec<String> = absent;
-        if !absent.is_empty() {
-            ui.say(&format!("{} is not there, so devcontainer.json does not mount it", absent.join(", ")));
-        }
+        eject::leave_out_absent_data(ui, &mut project, "devcontainer.json");
         let (text, dockerfile) = read_dockerfile(&project.dockerfile)?;
         let folder = project.root.join(".devcontainer");
         let failed = |error| eject::failure(&project, &text, error);

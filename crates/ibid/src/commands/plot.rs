@@ -136,7 +136,7 @@ fn show(ui: &Ui, chart: &Chart) {
     let tells_apart = has_colour || chart.series.len() == 1;
     ui::print(&ui.paint_stdout(ui::BOLD, &chart.metric));
     let width = terminal_width().unwrap_or(WIDTH);
-    let paint_dots: Option<&dyn Fn(usize, &str) -> String> = if tells_apart { Some(&paint) } else { None };
+    let paint_dots: Option<terminal::Paint> = if tells_apart { Some(&paint) } else { None };
     for line in terminal::draw(chart, width, paint_dots) {
         ui::print(&line);
     }

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ibid_core::gpus::GpuRequest;
+use ibid_core::gpus::{GpuRequest, Lent};
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code, Command, Mode, RunSpec};
 use ibid_engine::identity::HostUser;
@@ -18,13 +18,15 @@ use ibid_store::Store;
 
 use crate::args::{BuildShared, Cli, Run};
 use crate::contexts;
+use crate::gpus;
 use crate::image_build::{self, PeggedCode, Preparation};
 use crate::output_folders::{self, OutputFolders};
 use crate::project::Project;
 use crate::recorded_options;
 use crate::recorded_run::{Finished, RecordedRun};
 use crate::report::Failure;
-use crate::run_options::{self, RunOptions};
+use crate::run_notices;
+use crate::run_options::RunOptions;
 use crate::ui::{self, Ui};
 
 pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
@@ -44,6 +46,7 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
             pegged: run.pegged,
             env: &run.env,
             options: &run.options,
+            gpus: run.gpus.as_ref(),
             shared: &run.shared,
             recorded: Some(Recorded { isolate: run.isolate, digest_data: run.digest_data }),
             command: Command::Entrypoint(args),
@@ -57,6 +60,7 @@ pub struct Session<'a> {
     pub pegged: bool,
     pub env: &'a [String],
     pub options: &'a RunOptions,
+    pub gpus: Option<&'a GpuRequest>,
     pub shared: &'a BuildShared,
     pub command: Command,
     /// None is a session that leaves no record.
@@ -73,14 +77,14 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
     let directory = session.directory.unwrap_or(Path::new("."));
     let project = Project::find(directory)?;
-    if project.gpus.as_ref().is_some_and(|gpus| *gpus != GpuRequest::None) {
-        return Err(
-            Failure::new("`gpus` of [run] in ibid.toml: runs cannot have GPUs yet").hint("take it out")
-        );
-    }
+    let requested_gpus = session.gpus.or(project.gpus.as_ref());
+    let gpus = match requested_gpus {
+        Some(request) => gpus::find(ui, request)?,
+        None => Lent::default(),
+    };
     let env = environment(&project, session, directory)?;
     let mut options = session.options.resolve(directory, &project.keep)?;
-    run_options::narrate(ui, &mut options);
+    run_notices::narrate(ui, &mut options);
     let mut preparation = Preparation::new(ui, &project, &host, session.shared, directory)?;
     let mode = if session.pegged { Mode::Pegged } else { Mode::Mounted };
     let image = match mode {
@@ -96,7 +100,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
             .hint("`--pegged` runs the image's own code"));
     }
     if let (Mode::Mounted, Some(folder)) = (mode, &folder) {
-        run_options::warn_of_hidden(ui, &store, &image, folder, &project)?;
+        run_notices::warn_of_hidden(ui, &store, &image, folder, &project)?;
     }
     let id = RunId::random().map_err(|error| Failure::of(&error))?;
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
@@ -116,6 +120,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         data_from: None,
         protected: if session.recorded.is_some() { output_folders::protected(&project) } else { Vec::new() },
         env: all_env,
+        gpus,
         terminal: is_terminal,
         options,
     };
@@ -142,7 +147,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 env: &env,
                 pegged: pegged_code,
                 exclusions: exclusions(&project, &[&spec.data[..], &spec.outputs].concat())?,
-                options: recorded_options::recorded(session.options, directory),
+                options: recorded_options::recorded(session.options, requested_gpus, directory),
                 bases: preparation.found_bases().clone(),
                 output_folder: outputs.own,
                 digest_data: recorded.digest_data || project.data_digest,
@@ -152,9 +157,14 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         }
         None => unrecorded(&project, &store, &spec, &host, preparation.trust(), pegged_code),
     };
-    let Finished { status, seconds, code, .. } = finished.map_err(|error| failure_of_run(error, &config))?;
-    ui.say(&summary(ui, &spec, &status, seconds, &code, session.directory));
-    run_options::explain_end(ui, &spec.options, status);
+    let Finished { status, seconds, code, record } =
+        finished.map_err(|error| failure_of_run(error, &config))?;
+    let mut summary = summary(ui, &spec, &status, seconds, &code, session.directory);
+    if record.is_some() {
+        summary.push_str(&format!(" · run {id}"));
+    }
+    ui.say(&summary);
+    run_notices::explain_end(ui, &spec.options, status);
     Ok(status.shell_code())
 }
 
@@ -269,6 +279,9 @@ pub fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
             let failure = match error {
                 ibid_sandbox::Error::Limits { .. } => {
                     failure.hint("`--limits=best-effort` runs without the limits that cannot be kept here")
+                }
+                ibid_sandbox::Error::IdmapRefused { .. } => {
+                    failure.hint("as the owner of what is mounted, `--user` or `--root`, a run needs no such mount")
                 }
                 _ => failure,
             };

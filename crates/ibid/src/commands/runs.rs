@@ -1,5 +1,7 @@
 //! `ibid runs`: the runs of the project, as a table, JSON or CSV.
 
+use std::collections::BTreeMap;
+
 use ibid_core::time::parse_rfc3339;
 use ibid_ledger::query::filter::{Filter, InvalidFilter};
 use ibid_ledger::query::key::{FIELDS, Field, Key, Names, UnknownKey, Value, Which};
@@ -55,7 +57,10 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Runs) -> Result<u8, Failure> {
             .map(|column| names.resolve(column).map_err(|error| unknown("--columns", error)))
             .collect::<Result<_, _>>()?,
     };
-    if args.csv {
+    if args.csv && all.is_empty() && !args.columns.is_empty() {
+        // The head that the caller expects, though nobody can say what it means.
+        ui::print(&args.columns.join(","));
+    } else if args.csv {
         csv(&keys, &runs, &names);
     } else if runs.is_empty() {
         ui.say(match (all.is_empty(), args.removed) {
@@ -132,8 +137,8 @@ fn telling_columns(runs: &[&Summary]) -> Vec<Key> {
     }
     let Names { parameters, metrics } = Names::of(runs.iter().copied());
     let varies = |name: &&str| {
-        let first = runs.first().and_then(|run| run.parameters.get(*name));
-        runs.iter().any(|run| run.parameters.get(*name) != first)
+        let first = runs.first().and_then(|run| run.parameters.get(name));
+        runs.iter().any(|run| run.parameters.get(name) != first)
     };
     let (varying, constant): (Vec<&str>, Vec<&str>) = parameters.into_iter().partition(varies);
     keys.extend(varying.into_iter().map(parameter));
@@ -184,11 +189,11 @@ fn show(ui: &Ui, keys: &[Key], runs: &[&Summary], names: &Names) {
                 Key::Field(_) => key.title().to_uppercase(),
                 key => title(key, names),
             };
-            let right = runs.iter().all(|run| match key.value(run) {
-                Value::None => true,
-                value => value.number().is_some(),
-            }) && !matches!(key, Key::Field(Field::Id));
-            let cells = runs.iter().map(|run| cell(key, run, is_terminal.then_some(now))).collect();
+            let values: Vec<Value> = runs.iter().map(|run| key.value(run)).collect();
+            let is_number = |value: &Value| *value == Value::None || value.number().is_some();
+            let right = *key != Key::Field(Field::Id) && values.iter().all(is_number);
+            let now = is_terminal.then_some(now);
+            let cells = values.into_iter().map(|value| cell(key, value, now)).collect();
             Column { title, cells, right }
         })
         .collect();
@@ -217,8 +222,8 @@ fn show(ui: &Ui, keys: &[Key], runs: &[&Summary], names: &Names) {
 }
 
 /// A value for people; times are told from `now` where that is given.
-fn cell(key: &Key, run: &Summary, now: Option<f64>) -> String {
-    match (key, key.value(run)) {
+fn cell(key: &Key, value: Value, now: Option<f64>) -> String {
+    match (key, value) {
         (Key::Field(Field::Started | Field::Ended), Value::Text(text)) => match (now, parse_rfc3339(text)) {
             (Some(now), Some(time)) => ago(now - time, text),
             _ => text.to_owned(),
@@ -290,11 +295,11 @@ fn document(run: &Summary) -> Map<String, serde_json::Value> {
     if let Standing::Unreadable(reason) = &run.standing {
         map.insert("problem".to_owned(), json!(reason));
     }
-    map.insert("parameters".to_owned(), json!(run.parameters));
+    map.insert("parameters".to_owned(), json!(run.parameters.iter().collect::<BTreeMap<_, _>>()));
     let metrics: Map<_, _> = run
         .metrics
         .iter()
-        .map(|(name, values)| (name.clone(), json!({"last": values.0, "min": values.1, "max": values.2})))
+        .map(|(name, values)| (name.to_owned(), json!({"last": values.0, "min": values.1, "max": values.2})))
         .collect();
     map.insert("metrics".to_owned(), json!(metrics));
     map

@@ -2,7 +2,7 @@
 
 use ibid_core::gpus::{GpuDevice, GpuRequest};
 
-use super::quote::compose as text;
+use super::quote::{self, compose as text};
 use super::{Error, File, Recipe, SHELL_OF_IMAGE};
 
 const TOOL: &str = "Compose";
@@ -24,6 +24,17 @@ pub(super) fn files(recipe: &Recipe) -> Result<Vec<File>, Error> {
         name = recipe.name
     );
     let start_shell = format!("    entrypoint: [\"/bin/sh\", \"-c\", {}, \"sh\"]\n", text(SHELL_OF_IMAGE));
+    if !recipe.outputs.is_empty() {
+        let folders: Vec<String> =
+            recipe.outputs.iter().map(|output| quote::shell(&here(recipe, output))).collect();
+        yaml = yaml.replace(
+            "services:\n",
+            &format!(
+                "#\n# `bash` needs the folder of the outputs, which Compose would make root's: mkdir -p {}\nservices:\n",
+                folders.join(" ")
+            ),
+        );
+    }
     let mut service = |name: &str, is_mounted: bool, more: &str| -> Result<(), Error> {
         yaml.push_str(&format!("  {name}:\n    image: {}\n", text(&recipe.name)));
         yaml.push_str(&build(recipe));

@@ -1,7 +1,6 @@
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::project::ReplayTable;
 
 /// A project with everything that needs quoting.
 const DOCKERFILE: &str =
@@ -23,7 +22,7 @@ fn nasty() -> Project {
         env: BTreeMap::from([("WORDS".to_owned(), "a, 'b' $c".to_owned())]),
         gpus: Some(GpuRequest::All),
         bases: BTreeMap::new(),
-        replay: ReplayTable::default(),
+        replay: Default::default(),
     }
 }
 

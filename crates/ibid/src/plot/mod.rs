@@ -56,38 +56,65 @@ impl Chart {
 }
 
 impl Scale {
-    /// Round numbers over a range: 1, 2 or 5 times a power of ten apart.
     fn new((low, high): (f64, f64), ticks_max: usize, is_log: bool) -> Self {
         // A single value stands in the middle.
-        let margin = if low == high {
-            (low.abs() * 0.1).max(f64::MIN_POSITIVE).max(if is_log { 0.5 } else { 0.0 })
-        } else {
-            0.0
+        let margin = match (low == high, is_log) {
+            (false, _) => 0.0,
+            (true, true) => 0.5,
+            (true, false) if low == 0.0 => 1.0,
+            (true, false) => low.abs() * 0.1,
         };
-        let margin = if low == high && margin < 1e-300 { 1.0 } else { margin };
         let (low, high) = (low - margin, high + margin);
-        let raw = (high - low) / ticks_max.max(1) as f64;
-        let power = 10f64.powf(raw.log10().floor());
-        let step =
-            [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= raw * 0.999);
-        let step = step.unwrap_or(10.0 * power);
-        let first = (low / step - 1e-9).ceil();
-        let places = (0..=ticks_max + 1).map(|number| (first + number as f64) * step);
-        let ticks = places
-            .take_while(|place| *place <= high + step * 1e-9)
-            .map(|place| {
-                // Nothing of what subtraction leaves of zero.
-                let place = if place.abs() < step * 1e-6 { 0.0 } else { place };
-                let value = if is_log { 10f64.powf(place) } else { place };
-                (place, crate::ui::number(value))
-            })
-            .collect();
-        Self { low, high, ticks }
+        let ticks_max = ticks_max.max(1);
+        let ticks = if is_log { powers(low, high, ticks_max) } else { round(low, high, ticks_max) };
+        Self {
+            low,
+            high,
+            ticks: ticks.into_iter().map(|(place, value)| (place, crate::ui::number(value))).collect(),
+        }
     }
 
     /// From 0 at the low end to 1 at the high one.
     pub fn fraction(&self, place: f64) -> f64 {
         ((place - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+    }
+}
+
+/// Round numbers from `low` to `high`: 1, 2 or 5 times a power of ten apart. Each is its own place.
+fn round(low: f64, high: f64, ticks_max: usize) -> Vec<(f64, f64)> {
+    let raw = (high - low) / ticks_max as f64;
+    let power = 10f64.powf(raw.log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
+    let step = steps.into_iter().find(|step| *step >= raw * 0.999).unwrap_or(steps[3]);
+    let first = (low / step - 1e-9).ceil();
+    let places = (0..=ticks_max + 1).map(|number| (first + number as f64) * step);
+    let places = places.take_while(|place| *place <= high + step * 1e-9);
+    // Nothing of what subtraction leaves of zero.
+    places
+        .map(|place| if place.abs() < step * 1e-6 { 0.0 } else { place })
+        .map(|place| (place, place))
+        .collect()
+}
+
+/// The same where `low` and `high` are powers of ten: 1, 2 and 5 of each power, or the powers alone when these are many.
+fn powers(low: f64, high: f64, ticks_max: usize) -> Vec<(f64, f64)> {
+    let (first, last) = (low.floor() as i32, high.ceil() as i32);
+    let span = (last - first) as usize;
+    let every = |factors: &[f64], apart: usize| {
+        let powers = (first..=last).step_by(apart);
+        let values = powers.flat_map(|power| factors.iter().map(move |factor| factor * 10f64.powi(power)));
+        let places = values.map(|value| (value.log10(), value));
+        places.filter(|(place, _)| (low - 1e-9..=high + 1e-9).contains(place)).collect::<Vec<_>>()
+    };
+    let fine = every(&[1.0, 2.0, 5.0], 1);
+    match fine.len() {
+        // Less than a factor of two: as on an even axis.
+        0 | 1 => {
+            let values = round(10f64.powf(low), 10f64.powf(high), ticks_max).into_iter();
+            values.filter(|(_, value)| *value > 0.0).map(|(_, value)| (value.log10(), value)).collect()
+        }
+        count if count <= ticks_max + 1 => fine,
+        _ => every(&[1.0], span.div_ceil(ticks_max).max(1)),
     }
 }
 
@@ -120,9 +147,12 @@ pub(crate) mod tests {
         check((0.13, 0.97), 5, false, &["0.2", "0.4", "0.6", "0.8"]);
         check((-3.0, 3.0), 4, false, &["-2", "0", "2"]);
         check((0.0, 199.0), 5, false, &["0", "50", "100", "150"]);
-        check((5.0, 5.0), 4, false, &["4.6", "4.8", "5", "5.2", "5.4"]);
+        check((5.0, 5.0), 4, false, &["4.5", "5", "5.5"]);
         check((0.0, 0.0), 2, false, &["-1", "0", "1"]);
         check((-2.0, 1.0), 4, true, &["0.01", "0.1", "1", "10"]);
+        check((-1.0, 0.0), 4, true, &["0.1", "0.2", "0.5", "1"]);
+        check((0.0, 12.0), 4, true, &["1", "1000", "1000000", "1e9", "1e12"]);
+        check((0.1, 0.2), 4, true, &["1.3", "1.4", "1.5"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use ibid_core::digest::Digest;
+use ibid_core::gpus::Lent;
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code as SpecCode, Command, Mode, Network, RunSpec};
 use ibid_engine::identity::HostUser;
@@ -19,6 +20,7 @@ use ibid_store::Store;
 
 use super::source::{Folder, Source, curves};
 use crate::commands::run::failure_of_run;
+use crate::gpus;
 use crate::output_folders::OutputFolders;
 use crate::project::Project;
 use crate::recorded_options;
@@ -105,6 +107,10 @@ impl<'a> Stage<'a> {
         if network == Network::None {
             (options.network, options.ports) = (network, Vec::new());
         }
+        let gpus = match recorded_options::gpus_of(&record.options)? {
+            Some(request) => gpus::find(self.ui, &request)?,
+            None => Lent::default(),
+        };
         let spec = RunSpec {
             id: id.to_string(),
             image: self.image,
@@ -116,6 +122,7 @@ impl<'a> Stage<'a> {
             data_from: Some(self.source.data_from.clone()),
             protected: Vec::new(),
             env,
+            gpus,
             terminal: false,
             options,
         };

@@ -70,7 +70,7 @@ const CASES: &[Case] = &[
             "-c",
             "env | cut -d= -f1 | grep -v -i -e _proxy -e CERT -e CA_BUNDLE -e CAINFO -e APT_CONFIG | sort | xargs echo; echo \"$LEAK\"",
         ],
-        "HOME HOSTNAME PATH PWD SHLVL USER\n\n",
+        "HOME HOSTNAME IBID_OUTPUT_DIR IBID_RUN_ID PATH PWD SHLVL USER\n\n",
     ),
     Case {
         options: &["--env", "WORD=a=b", "--env", "LEAK"],

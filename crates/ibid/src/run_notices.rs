@@ -1,0 +1,75 @@
+//! What is said about the container of a run, before its start and after its end.
+
+use std::path::Path;
+
+use ibid_core::digest::Digest;
+use ibid_core::run::{ContainerOptions, Network};
+use ibid_sandbox::ExitStatus;
+use ibid_store::Store;
+
+use crate::project::Project;
+use crate::report::Failure;
+use crate::ui::Ui;
+
+/// Takes out limits that cannot be kept here where that was allowed, with a warning; says which ports are reachable anyhow.
+pub fn narrate(ui: &Ui, options: &mut ContainerOptions) {
+    let limits = &mut options.limits;
+    if limits.best_effort && limits.any() {
+        let wanted = ibid_sandbox::Limits {
+            millicpus: limits.millicpus,
+            memory_bytes: limits.memory_bytes,
+            pids: limits.pids,
+        };
+        let (kept, reasons) = ibid_sandbox::achievable(&wanted);
+        let names: Vec<&str> = reasons.iter().map(|(name, _)| *name).collect();
+        if let Some((_, reason)) = reasons.first() {
+            ui.warn(&format!("the run goes on without limits of {}: {reason}", names.join(", ")));
+        }
+        (limits.millicpus, limits.memory_bytes, limits.pids) = (kept.millicpus, kept.memory_bytes, kept.pids);
+    }
+    if options.network == Network::Host && !options.ports.is_empty() {
+        let ports: Vec<String> = options.ports.iter().map(|port| port.host.to_string()).collect();
+        ui.say(&format!(
+            "the run has this machine's network, so what it listens on is reachable here without --publish: {}",
+            ports.join(", ")
+        ));
+    }
+}
+
+/// What may stand behind a program's end: who runs out of memory is killed by the kernel without a word.
+pub fn explain_end(ui: &Ui, options: &ContainerOptions, status: ExitStatus) {
+    let is_killed = matches!(status, ExitStatus::Signal(9) | ExitStatus::Code(137));
+    if let (true, Some(bytes)) = (is_killed, options.limits.memory_bytes) {
+        ui.hint(&format!(
+            "the kernel ends programs so that need more memory than --memory gives them, here {} MiB",
+            bytes >> 20
+        ));
+    }
+}
+
+/// Says what of the build the mounted code hides, and how to keep it visible.
+pub fn warn_of_hidden(
+    ui: &Ui,
+    store: &Store,
+    image: &Digest,
+    folder: &str,
+    project: &Project,
+) -> Result<(), Failure> {
+    let built = ibid_engine::hidden::built(store, image, folder).map_err(|error| Failure::of(&error))?;
+    let is_kept = |path: &str| project.keep.iter().any(|kept| Path::new(path).starts_with(kept));
+    let hidden: Vec<&String> =
+        built.iter().filter(|path| !is_kept(path) && !project.root.join(path).exists()).collect();
+    let Some(first) = hidden.first() else { return Ok(()) };
+    let more = match hidden.len() {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    ui.warn(&format!("the mounted code hides `{first}`{more}, which the build put into {folder}"));
+    let known = project.keep.iter().chain(hidden.into_iter().take(KEEP_SHOWN));
+    let list = known.map(|path| format!("\"{path}\"")).collect::<Vec<_>>().join(", ");
+    ui.hint(&format!("to keep it visible, in ibid.toml:\n  [code]\n  keep = [{list}]"));
+    Ok(())
+}
+
+/// How much is proposed in one line.
+const KEEP_SHOWN: usize = 5;
