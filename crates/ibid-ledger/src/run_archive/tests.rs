@@ -72,6 +72,7 @@ const IMAGE_CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{},"
 fn elsewhere(archive: &[u8]) -> (TempDir, Result<Received, Error>) {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(&folder.path().join("store")).expect("a store");
+    fs::create_dir(folder.path().join("imported")).expect("a folder");
     let ledger = Ledger::of(&folder.path().join("imported"));
     let received = receive(archive, &ledger, &store, &folder.path().join("into"));
     (folder, received)

@@ -81,7 +81,11 @@ impl Source {
             }
         })?;
         // Beside the store, and no project's: what comes from elsewhere is mixed with nothing.
-        let ledger = Ledger::of(&store.root().join("imported"));
+        let root = store.root().join("imported");
+        fs::create_dir_all(&root).map_err(|error| {
+            Failure::of(&error).while_doing(format!("cannot make the folder {}", root.display()))
+        })?;
+        let ledger = Ledger::of(&root);
         let id = RunId::random().map_err(|error| Failure::of(&error))?;
         let into = Folder::new(&ledger, id)?;
         let received = receive(file, &ledger, store, &into.path).map_err(|error| refused(&error, path))?;
