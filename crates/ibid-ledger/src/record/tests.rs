@@ -32,7 +32,6 @@ pub(crate) fn record() -> Record {
             branch: Some("main".to_owned()),
             difference: None,
             remote: Some("https://git.example.org/lab/mnist.git".to_owned()),
-            difference: None,
             differing: Vec::new(),
             equals_working_tree: None,
             changed_during_run: Vec::new(),
