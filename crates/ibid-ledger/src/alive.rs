@@ -3,29 +3,69 @@
 //! While it does, it holds a lock on the file `alive` of the run's folder, which the system drops when the process ends, however it ends.
 //! The file also says which process that is: on a file system without locks, the process is looked for, and a run of another
 //! machine counts as going on, since nobody here can tell.
+//!
+//! ```text
+//! {"host":…,"pid":…}          who records
+//! {"schema":1,…}              when the program has ended: the Record as it is then
+//! ```
+//!
+//! Space for the second line and for the record is reserved with the file, so that the end can be written on a disk that the run has
+//! filled. One file serves all three, as some file systems take longer to make one than a program takes to start.
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Error, io, read_json};
+use crate::ledger::{Error, io, parse_record};
+use crate::record::Record;
 
 /// Name of the file.
 pub(crate) const FILE: &str = "alive";
 
+/// Enough for a record with some hundred outputs, twice.
+const RESERVE_BYTES: u64 = 256 << 10;
+
+/// Punched holes begin with a page.
+const PAGE_BYTES: u64 = 4096;
+
 /// Says that this process is alive, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Alive(File);
+pub(crate) struct Alive {
+    file: File,
+    /// Length of the first line.
+    length: u64,
+}
 
 impl Alive {
     /// The file, whose owner may have to be set.
     pub(crate) fn file(&self) -> &File {
-        &self.0
+        &self.file
     }
+
+    /// Writes what is known when the program has ended, and gives the rest of the reserved space free.
+    pub(crate) fn write_end(&self, record: &Record) -> std::io::Result<()> {
+        let text = serde_json::to_vec(record).expect("a record is JSON");
+        self.file.write_all_at(&text, self.length)?;
+        let written = (self.length + text.len() as u64).next_multiple_of(PAGE_BYTES);
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let rest = RESERVE_BYTES.saturating_sub(written);
+        // Where space cannot be reserved, none is to be given free.
+        let _unsupported = (rest > 0).then(|| fallocate(&self.file, flags, written, rest));
+        Ok(())
+    }
+}
+
+/// What was known when the program of the run in a folder had ended; none before, and when that could not be written whole.
+pub(crate) fn read_end(folder: &Path) -> Option<Record> {
+    let path = folder.join(FILE);
+    let text = fs::read(&path).ok()?;
+    let line = text.iter().position(|byte| *byte == b'\n')?;
+    parse_record(&path, &text[line + 1..]).ok()
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +96,15 @@ pub(crate) fn hold(folder: &Path) -> Result<Alive, Error> {
     let path = folder.join(FILE);
     let mut file = File::create_new(&path).map_err(io("make", &path))?;
     let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-    let text = serde_json::to_vec(&Process::this(locked)).expect("names and numbers are JSON");
+    let mut text = serde_json::to_vec(&Process::this(locked)).expect("names and numbers are JSON");
+    text.push(b'\n');
     file.write_all(&text).map_err(io("write", &path))?;
-    Ok(Alive(file))
+    match fallocate(&file, FallocateFlags::KEEP_SIZE, 0, RESERVE_BYTES) {
+        // A file system that cannot reserve space is asked for none.
+        Ok(()) | Err(Errno::OPNOTSUPP) => {}
+        Err(errno) => return Err(io("reserve space for", &path)(errno.into())),
+    }
+    Ok(Alive { file, length: text.len() as u64 })
 }
 
 /// Whether the run in a folder is still being recorded.
@@ -67,12 +113,17 @@ pub(crate) fn is_held(folder: &Path) -> bool {
     let Ok(file) = File::open(&path) else { return false };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Err(Errno::WOULDBLOCK) => true,
-        result => match read_json::<Process>(&path) {
-            Ok(process) if process.locked && result.is_ok() => false,
-            Ok(process) => process.is_alive(),
-            Err(_) => false,
+        result => match process(&path) {
+            Some(process) if process.locked && result.is_ok() => false,
+            Some(process) => process.is_alive(),
+            None => false,
         },
     }
+}
+
+fn process(path: &Path) -> Option<Process> {
+    let text = fs::read(path).ok()?;
+    serde_json::from_slice(text.split(|byte| *byte == b'\n').next()?).ok()
 }
 
 fn host() -> String {

@@ -3,9 +3,8 @@
 //! ```text
 //! .ibid/.gitignore             `*`
 //! .ibid/runs/<id>/start.json   what was known when the run started (a Record with status `running`)
-//! .ibid/runs/<id>/ended.json   the same with how the program ended, until its outputs are digested
 //! .ibid/runs/<id>/record.json  the Record; written once, when everything is known
-//! .ibid/runs/<id>/alive        while the run is recorded: by whom (see `recording`, also for what else is there meanwhile)
+//! .ibid/runs/<id>/alive        while the run is recorded: by whom, and how its program ended (see `alive`)
 //! .ibid/runs/<id>/log          what the program wrote (see `log`)
 //! .ibid/runs/<id>/metrics.jsonl  every value of each metric: {"name", "step", "value", "time"}
 //! .ibid/runs/<id>/outputs/     contents of outputs that are compared within a tolerance (see `output_content`)
@@ -203,10 +202,7 @@ impl Ledger {
             return record;
         }
         let is_recorded = alive::is_held(&folder);
-        let mut early = read_record(&folder.join("ended.json"));
-        if is_missing(&early) {
-            early = read_record(&folder.join("start.json"));
-        }
+        let early = read_early(&folder);
         // It may have ended since the first look.
         let record = read_record(&folder.join("record.json"));
         if !is_missing(&record) {
@@ -220,6 +216,14 @@ impl Ledger {
             }
         }
         Ok(early)
+    }
+}
+
+/// What is known of the run in a folder before there is its record.
+pub(crate) fn read_early(folder: &Path) -> Result<Record, Error> {
+    match alive::read_end(folder) {
+        Some(record) => Ok(record),
+        None => read_record(&folder.join("start.json")),
     }
 }
 

@@ -2,19 +2,16 @@
 //!
 //! ```text
 //! runs/.new-<id>/    before the program starts; nobody takes it for a run
-//! runs/<id>/         from then on: start.json, alive (see `alive`), log, reserve
-//!                    when the program has ended: ended.json, how it ended
-//!                    when everything is known: record.json; alive, reserve and ended.json go
+//! runs/<id>/         from then on: start.json, alive, log
+//!                    when the program has ended: alive says how (see `alive`)
+//!                    when everything is known: record.json; alive goes
 //! ```
 //!
-//! Nothing waits for the disk before the program starts. `reserve` is space that is given free at the end, so that the end can be
-//! written on a disk that the run has filled.
+//! Nothing waits for the disk before the program starts.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-
-use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::alive::{self, Alive};
 use crate::ledger::{self, Error, Ledger, io};
@@ -22,70 +19,71 @@ use crate::log::{Stream, Writer};
 use crate::metrics::{self, Metrics};
 use crate::outputs::Beginning;
 use crate::record::Record;
+use crate::run_id::RunId;
 
-/// Enough for a record with some hundred outputs.
-const RESERVE_BYTES: u64 = 128 << 10;
+/// A folder for a run that is about to start. Dropping it removes the folder.
+#[derive(Debug)]
+pub struct Prepared {
+    ledger: Ledger,
+    new: PathBuf,
+    /// None when it has started.
+    files: Option<(Alive, Writer)>,
+}
 
-const RESERVE: &str = "reserve";
+impl Prepared {
+    /// Makes what takes a while to make, so that it is there when the container is.
+    pub fn new(ledger: &Ledger, id: RunId) -> Result<Self, Error> {
+        ledger.prepare()?;
+        let folder = ledger.run_folder(id);
+        let new = folder.with_file_name(format!(".new-{id}"));
+        fs::create_dir(&new).map_err(io("make the folder", &new))?;
+        let mut prepared = Self { ledger: ledger.clone(), new, files: None };
+        ledger.give(&prepared.new)?;
+        let alive = alive::hold(&prepared.new)?;
+        let log = Writer::new(&prepared.new)?.in_folder(&folder);
+        for file in [alive.file(), log.file()] {
+            ledger.give_file(file)?;
+        }
+        prepared.files = Some((alive, log));
+        Ok(prepared)
+    }
+
+    /// Makes the run known, right before its program starts. `outputs` are the folders that it writes.
+    pub fn start(
+        mut self,
+        record: &Record,
+        outputs: impl Iterator<Item = PathBuf>,
+    ) -> Result<Recording, Error> {
+        let start = self.new.join("start.json");
+        ledger::write_unsynced(&start, record)?;
+        self.ledger.give(&start)?;
+        let witness = fs::metadata(&start).map_err(io("read", &start))?;
+        let beginning = Beginning::now(&witness, outputs);
+        let folder = self.ledger.run_folder(record.id);
+        fs::rename(&self.new, &folder).map_err(io("make the folder", &folder))?;
+        let (alive, log) = self.files.take().expect("it starts once");
+        Ok(Recording { ledger: self.ledger.clone(), folder, alive, log: Mutex::new(log), beginning })
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // After a start there is no folder of that name.
+        let _ = fs::remove_dir_all(&self.new);
+    }
+}
 
 /// A run that is being recorded.
 #[derive(Debug)]
 pub struct Recording {
     ledger: Ledger,
     folder: PathBuf,
-    _alive: Alive,
+    alive: Alive,
     log: Mutex<Writer>,
     beginning: Beginning,
 }
 
 impl Recording {
-    /// Makes the run known, right before its program starts. `outputs` are the folders that it writes.
-    pub fn start(
-        ledger: &Ledger,
-        record: &Record,
-        outputs: impl Iterator<Item = PathBuf>,
-    ) -> Result<Self, Error> {
-        ledger.prepare()?;
-        let folder = ledger.run_folder(record.id);
-        let new = folder.with_file_name(format!(".new-{}", record.id));
-        fs::create_dir(&new).map_err(io("make the folder", &new))?;
-        let started = Self::start_in(ledger, record, outputs, &new).and_then(|started| {
-            fs::rename(&new, &folder).map_err(io("make the folder", &folder))?;
-            Ok(started)
-        });
-        if started.is_err() {
-            let _ = fs::remove_dir_all(&new);
-        }
-        let (alive, log, beginning) = started?;
-        Ok(Self { ledger: ledger.clone(), folder, _alive: alive, log: Mutex::new(log), beginning })
-    }
-
-    fn start_in(
-        ledger: &Ledger,
-        record: &Record,
-        outputs: impl Iterator<Item = PathBuf>,
-        folder: &Path,
-    ) -> Result<(Alive, Writer, Beginning), Error> {
-        ledger.give(folder)?;
-        let alive = alive::hold(folder)?;
-        let path = folder.join("reserve");
-        let reserve = File::create_new(&path).map_err(io("make", &path))?;
-        match fallocate(&reserve, FallocateFlags::empty(), 0, RESERVE_BYTES) {
-            // A file system that cannot reserve space is asked for none.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-            Err(errno) => return Err(io("reserve space for", &path)(errno.into())),
-        }
-        let log = Writer::new(folder)?.in_folder(&ledger.run_folder(record.id));
-        let start = folder.join("start.json");
-        ledger::write_unsynced(&start, record)?;
-        for file in [alive.file(), &reserve, log.file()] {
-            ledger.give_file(file)?;
-        }
-        ledger.give(&start)?;
-        let witness = fs::metadata(&start).map_err(io("read", &start))?;
-        Ok((alive, log, Beginning::now(&witness, outputs)))
-    }
-
     /// Where everything of the run is.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -136,10 +134,7 @@ impl Recording {
 
     /// Writes how the program ended. What `record` says is read until [`Self::finish`].
     pub fn ended(&self, record: &Record) -> Result<(), Error> {
-        let _given_free = fs::remove_file(self.folder.join(RESERVE));
-        let path = self.folder.join("ended.json");
-        ledger::write_unsynced(&path, record)?;
-        self.ledger.give(&path)
+        self.alive.write_end(record).map_err(io("write", &self.folder.join(alive::FILE)))
     }
 
     /// Writes the record. The run is over.
@@ -147,10 +142,8 @@ impl Recording {
         let path = self.folder.join("record.json");
         ledger::write_json(&path, record)?;
         self.ledger.give(&path)?;
-        for name in ["ended.json", RESERVE, alive::FILE] {
-            // Whoever reads the record looks at none of them.
-            let _ = fs::remove_file(self.folder.join(name));
-        }
+        // Whoever reads the record does not look at it.
+        let _ = fs::remove_file(self.folder.join(alive::FILE));
         Ok(())
     }
 }

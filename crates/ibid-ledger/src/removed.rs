@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::ledger::{Error, Ledger, io, read_record};
+use crate::ledger::{Error, Ledger, io, read_early, read_record};
 use crate::run_id::RunId;
 use crate::summary::Summary;
 
@@ -53,9 +53,8 @@ pub fn runs(ledger: &Ledger) -> Result<Vec<Summary>, Error> {
     let read = |id: RunId| {
         let folder = folder(ledger).join(id.to_string());
         // Nobody records them, so the last that was written is all that there is.
-        let records = ["record.json", "ended.json", "start.json"].map(|name| folder.join(name));
-        let record = records.iter().find(|path| path.exists()).unwrap_or(&records[0]);
-        Summary::read(id, &folder, read_record(record))
+        let record = folder.join("record.json");
+        Summary::read(id, &folder, if record.exists() { read_record(&record) } else { read_early(&folder) })
     };
     let mut runs: Vec<Summary> = ids(ledger)?.into_iter().filter_map(read).collect();
     runs.sort_by(|a, b| (&b.started, &b.id).cmp(&(&a.started, &a.id)));

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! main thread                               beside it
-//! make the container                        git, names of the image, data inputs
+//! make the container                        a folder for the run; a snapshot of the code
 //! right before the program: start.json
-//! the program runs ──output→ log            → start.json again, when that is known
-//! its end: ended.json
+//! the program runs ──output→ log            git, names of the image, data inputs
+//!                                           → start.json again with that, unless the program has ended
+//! its end: alive
 //! outputs, metrics                          (joined)
 //! record.json
 //! ```
@@ -31,7 +32,7 @@ use ibid_ledger::ledger::{self, Ledger};
 use ibid_ledger::log::{self, Stream};
 use ibid_ledger::metrics::Metrics;
 use ibid_ledger::record::{Code, Record, Status};
-use ibid_ledger::recording::Recording;
+use ibid_ledger::recording::{Prepared, Recording};
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::snapshot::{self, Exclusions, Taken};
 use ibid_ledger::{output_content, outputs};
@@ -110,10 +111,11 @@ impl RecordedRun<'_> {
             let (hand_over, handed_over) = channel();
             let facts = scope.spawn(|| {
                 // One after the other: both look at every file, and the program waits for the first only.
+                let prepared = Prepared::new(&ledger, self.id);
                 let takes = self.pegged.is_none() && self.repetition.is_none();
                 let taken = takes.then(|| self.snapshot(&ledger)).flatten();
                 let hand_over = hand_over;
-                let _nobody_waits = hand_over.send(taken);
+                let _nobody_waits = hand_over.send((taken, prepared));
                 // `ibid gc` keeps what a record needs.
                 if let Err(error) = self.store.use_in_ledger(ledger.folder(), &self.spec.image) {
                     self.ui.warn(&format!(
@@ -127,9 +129,10 @@ impl RecordedRun<'_> {
             });
             let mut before_program = |sandbox: &Spec| {
                 // The program sees the code as it is now.
-                let taken = handed_over.recv().ok().flatten();
+                // The other thread has panicked, which it passes on when it is joined.
+                let Ok((taken, prepared)) = handed_over.recv() else { return };
                 self.describe(&mut record, sandbox, taken.as_ref());
-                match Recording::start(&ledger, &record, self.output_paths()) {
+                match prepared.and_then(|prepared| prepared.start(&record, self.output_paths())) {
                     Ok(started) => {
                         recording.get_or_init(|| started);
                         let _nobody_waits = tell.send((record.clone(), taken));

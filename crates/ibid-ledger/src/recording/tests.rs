@@ -5,7 +5,6 @@ use ibid_core::digest::Digest;
 use super::*;
 use crate::host::host;
 use crate::record::{Code, CodeMode, Image, SCHEMA, Status};
-use crate::run_id::RunId;
 
 fn record() -> Record {
     Record {
@@ -57,6 +56,10 @@ fn record() -> Record {
     }
 }
 
+fn start(ledger: &Ledger, record: &Record) -> Result<Recording, Error> {
+    Prepared::new(ledger, record.id)?.start(record, std::iter::empty())
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .expect("a folder")
@@ -73,13 +76,13 @@ fn what_is_on_the_disk_says_at_every_moment_what_is_known() {
     let mut record = record();
     let status = || ledger.read(record.id).map(|record| (record.status, record.warnings.len()));
     assert!(status().is_err());
-    let recording = Recording::start(&ledger, &record, std::iter::empty()).expect("it starts");
+    let recording = start(&ledger, &record).expect("it starts");
     assert_eq!(status().expect("it runs"), (Status::Running, 0));
     drop(recording);
     assert_eq!(status().expect("it is lost"), (Status::Lost, 0));
 
     record.id = RunId::random().expect("random numbers");
-    let recording = Recording::start(&ledger, &record, std::iter::empty()).expect("it starts");
+    let recording = start(&ledger, &record).expect("it starts");
     recording.written(Stream::Stdout, b"hello\n");
     record.status = Status::Ok;
     recording.ended(&record).expect("its end is written");
@@ -88,10 +91,10 @@ fn what_is_on_the_disk_says_at_every_moment_what_is_known() {
     drop(recording);
     let cut_short = ledger.read(record.id).expect("it is known");
     assert_eq!((cut_short.status, cut_short.warnings.len()), (Status::Ok, 1));
-    assert_eq!(names(&folder), ["alive", "ended.json", "log", "start.json"]);
+    assert_eq!(names(&folder), ["alive", "log", "start.json"]);
 
     record.id = RunId::random().expect("random numbers");
-    let recording = Recording::start(&ledger, &record, std::iter::empty()).expect("it starts");
+    let recording = start(&ledger, &record).expect("it starts");
     let folder = recording.folder().to_owned();
     recording.ended(&record).expect("its end is written");
     recording.finish(&record).expect("it is recorded");
@@ -115,12 +118,12 @@ fn root_follows_no_links_of_others() {
     // One's own link to a larger disk is followed.
     ledger.prepare().expect("root's own");
     std::os::unix::fs::chown(&project, Some(1234), Some(1234)).expect("root may");
-    let error = Recording::start(&ledger, &record(), std::iter::empty()).expect_err("a link of another");
+    let error = start(&ledger, &record()).expect_err("a link of another");
     assert!(matches!(error, Error::Io { action: "write to", .. }), "{error}");
     fs::remove_file(ledger.folder()).expect("ours");
     fs::create_dir(ledger.folder()).expect("ours");
     std::os::unix::fs::symlink(&elsewhere, ledger.folder().join("runs")).expect("ours");
-    Recording::start(&ledger, &record(), std::iter::empty()).expect_err("a link of another");
+    start(&ledger, &record()).expect_err("a link of another");
 }
 
 #[test]
@@ -128,8 +131,8 @@ fn a_name_that_is_taken_is_refused_and_the_other_run_left_alone() {
     let project = tempfile::tempdir().expect("a temporary folder");
     let ledger = Ledger::of(project.path());
     let record = record();
-    let _first = Recording::start(&ledger, &record, std::iter::empty()).expect("it starts");
-    assert!(Recording::start(&ledger, &record, std::iter::empty()).is_err());
+    let _first = start(&ledger, &record).expect("it starts");
+    assert!(start(&ledger, &record).is_err());
     assert_eq!(ledger.read(record.id).expect("it runs").status, Status::Running);
     assert_eq!(names(&project.path().join(".ibid/runs")), [record.id.to_string()]);
 }

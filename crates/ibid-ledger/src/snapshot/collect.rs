@@ -70,7 +70,7 @@ fn recorded(ledger: &Ledger) -> Result<Vec<Code>, Error> {
         };
         for run in runs {
             let run = run.map_err(io("read", &place))?.path();
-            for name in ["start.json", "ended.json", "record.json"] {
+            for name in ["start.json", "record.json"] {
                 match read_record(&run.join(name)) {
                     Ok(record) => all.push(record.code),
                     Err(Error::Io { source, .. })

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use ibid_core::digest::Digest;
 use ibid_ledger::code::{self, CodeIdentity};
@@ -16,6 +17,9 @@ use super::RecordedRun;
 use crate::lock::LOCK_FILE;
 use crate::pushed_names;
 use crate::report::Failure;
+
+/// How long a program must run for what is found out meanwhile to be written before its end.
+const SHORT_RUN: Duration = Duration::from_millis(100);
 
 /// What is found out while the program runs.
 pub(super) struct Facts {
@@ -90,6 +94,10 @@ impl RecordedRun<'_> {
             && let Err(error) = taken.settle()
         {
             self.warn("the code of this run may not be kept", &error);
+        }
+        // Of a short run, the record says it soon.
+        if matches!(started.recv_timeout(SHORT_RUN), Err(RecvTimeoutError::Disconnected)) {
+            return;
         }
         facts.fill(&mut record);
         if let Some(recording) = recording.get() {

@@ -196,8 +196,8 @@ fn a_run_that_is_killed_says_what_is_known() {
     // While ibid looks at what the program made: a file that takes minutes to read.
     forget();
     let (mut run, _lines) = site.started(&["large"]);
-    let folder = site.ledger().run_folder(site.only().id);
-    while !folder.join("ended.json").exists() {
+    let id = site.only().id;
+    while site.ledger().read(id).expect("it is known").status != Status::Ok {
         assert!(run.try_wait().expect("a child").is_none(), "it ended");
         std::thread::yield_now();
     }
