@@ -212,7 +212,7 @@ fn where_no_index_can_be_the_records_are_read() {
     let place = Place::new();
     place.some_runs(10);
     let list = runs(&place.ledger, None).expect("readable");
-    for index in ["/proc/ibid.sqlite", "/dev/null/x", "/nonexistent/x.sqlite"] {
+    for index in ["/proc/ibid.sqlite", "/dev/null/x", "/proc/nonexistent/x.sqlite"] {
         assert_eq!(runs(&place.ledger, Some(Path::new(index))).expect("readable"), list, "{index}");
     }
     // Another program holds it.

@@ -13,7 +13,7 @@ COPY busybox /bin/busybox
 RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]
 RUN echo @UNIQUE@ > /unique
 WORKDIR /code
-RUN mkdir -p venv web/node_modules pkg && echo > venv/pyvenv.cfg && echo fast > pkg/_fast.so
+RUN mkdir -p venv web/node_modules pkg && chmod -R 777 web && echo > venv/pyvenv.cfg && echo fast > pkg/_fast.so
 COPY word .
 ";
 
