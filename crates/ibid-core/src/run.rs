@@ -24,7 +24,7 @@ pub use options::{ContainerOptions, Network, Seccomp, SecurityOption};
 pub use port::{Port, Protocol};
 pub use seccomp::{Answer as CallAnswer, Comparison, Condition, Rule, SeccompProfile};
 pub use tmpfs::Tmpfs;
-pub use ulimit::Ulimit;
+pub use ulimit::{Ulimit, resource_name};
 pub use volume::Volume;
 
 /// Name of the folder in a project that holds the records of its runs. It is no part of a build's context.

@@ -221,7 +221,7 @@ pub struct Host {
     pub cpus: u32,
     /// Memory, bytes.
     pub memory: u64,
-    /// The GPUs that the run could use.
+    /// The GPUs of the machine, whether the run was lent them or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<Gpu>,
     /// Name of the engine: `native`.

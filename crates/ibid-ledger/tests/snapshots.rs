@@ -822,7 +822,9 @@ fn root_follows_no_link_in_a_ledger_of_somebody_else() {
     let chown = Command::new("chown").args(["-hR", "12345:12345"]).arg(&project.root).status();
     assert!(chown.expect("chown").success());
     let error = snapshot::take(&project.ledger(), &project.root, &project.exclusions).expect_err("a link");
-    assert!(error.to_string().contains(".ibid/objects"), "{error}");
+    let Error::Io { path, source, .. } = &error else { panic!("{error}") };
+    assert_eq!(*path, project.path(".ibid/objects"));
+    assert!(source.to_string().contains("a symbolic link of another user's"), "{source}");
     assert_eq!(files_below(&elsewhere).len(), 0);
 }
 

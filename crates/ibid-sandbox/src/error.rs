@@ -53,7 +53,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A limit of each process is not to be had.
-    #[error("the limit `{}` of each process cannot be set", resource_name(*.resource))]
+    #[error("the limit `{}` of each process cannot be set", ibid_core::run::resource_name(*.resource))]
     Rlimit {
         /// As the kernel numbers it.
         resource: u8,
@@ -84,29 +84,6 @@ pub enum Error {
         /// How.
         status: String,
     },
-}
-
-/// As setrlimit(2) has them, in the kernel's order.
-fn resource_name(resource: u8) -> &'static str {
-    const NAMES: [&str; 16] = [
-        "cpu",
-        "fsize",
-        "data",
-        "stack",
-        "core",
-        "rss",
-        "nproc",
-        "nofile",
-        "memlock",
-        "as",
-        "locks",
-        "sigpending",
-        "msgqueue",
-        "nice",
-        "rtprio",
-        "rttime",
-    ];
-    NAMES.get(usize::from(resource)).copied().unwrap_or("?")
 }
 
 fn searched(path: &Option<String>) -> String {

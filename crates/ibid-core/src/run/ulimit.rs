@@ -33,6 +33,11 @@ const NAMES: [&str; 16] = [
     "rttime",
 ];
 
+/// Docker's name of a limit that the kernel numbers so.
+pub fn resource_name(resource: u8) -> &'static str {
+    NAMES.get(usize::from(resource)).copied().unwrap_or("?")
+}
+
 impl Ulimit {
     /// Reads `nofile=1024`, `nofile=1024:4096` or `core=unlimited`. Numbers are in the units of the system call.
     pub fn parse(text: &str) -> Result<Self, InvalidOption> {
@@ -59,7 +64,7 @@ impl Ulimit {
 
     /// Its name, as [`Self::parse`] reads it.
     pub fn name(&self) -> &'static str {
-        NAMES.get(usize::from(self.resource)).copied().unwrap_or("?")
+        resource_name(self.resource)
     }
 }
 
