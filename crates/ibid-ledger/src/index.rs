@@ -5,15 +5,15 @@
 //! the ledger do. A record that has changed in any way that these show is read again, and so is every run that has not ended.
 //!
 //! ```text
-//! runs   id           the run's name, 6 bytes
+//! runs   id           the run's name, 48 bits
 //!        record_time  when its record was written, nanoseconds since 1970
 //!        record_bytes size of its record
 //!        folder_time  when something in its folder was made, renamed or removed
 //!        summary      its `Summary` in postcard's encoding
 //! ```
 
-use std::collections::HashMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,10 +24,10 @@ use rustix::io::Errno;
 use crate::ledger::{Error, Ledger, io};
 use crate::record::Status;
 use crate::run_id::RunId;
-use crate::summary::{Standing, Summary};
+use crate::summary::{Standing, Summary, Texts, decode, encode};
 
 /// Another layout of the file, or of what it holds, gets another number.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// A file that is younger than this could change again without its time showing it.
 const SETTLED_NANOSECONDS: i128 = 2_000_000_000;
 /// So long somebody waits for another who writes the index, before going without.
@@ -44,27 +44,37 @@ struct Stamp {
     folder_time: i64,
 }
 
-/// All runs of `ledger`, newest first; those without a readable record last. `index` is the file to keep it in, none to do without.
-pub fn runs(ledger: &Ledger, index: Option<&Path>) -> Result<Vec<Summary>, Error> {
+/// All runs of `ledger`, newest first; those without a readable record last. `index` is the file to keep it in, none to do
+/// without; `texts` is what they borrow from.
+pub fn runs<'t>(
+    ledger: &Ledger,
+    index: Option<&Path>,
+    texts: &'t mut Texts,
+) -> Result<Vec<Summary<&'t str>>, Error> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
+    let Texts { known: known_texts, fresh: fresh_texts } = texts;
     // Looking at the files and reading the index take about as long: neither waits for the other.
     let (found, (mut index, known)) = std::thread::scope(|scope| {
-        let known = scope.spawn(|| known(index));
+        let known = scope.spawn(|| known(index, known_texts));
         (scan(&ledger.folder().join("runs")), known.join().expect("reading the index does not panic"))
     });
     let found = found?;
-    let mut known: HashMap<RunId, (Stamp, Vec<u8>)> =
-        known.into_iter().map(|row| (row.id, (row.stamp, row.summary))).collect();
-    let (mut same, mut changed) = (Vec::with_capacity(found.len()), Vec::new());
+    let known_texts: &[u8] = known_texts;
+    let (mut same, mut changed, mut gone) = (Vec::with_capacity(found.len()), Vec::new(), Vec::new());
+    // Both are in the order of their names.
+    let mut known = known.into_iter().peekable();
     for &(id, stamp) in &found {
-        match known.remove(&id) {
-            Some((old, summary)) if Some(old) == stamp => same.push((id, stamp, summary)),
+        while let Some(row) = known.next_if(|row| row.id < id) {
+            gone.push(row.id);
+        }
+        match known.next_if(|row| row.id == id) {
+            Some(row) if Some(row.stamp) == stamp => same.push((id, stamp, &known_texts[row.summary])),
             _ => changed.push((id, stamp)),
         }
     }
-    let decoded = on_threads(&same, |(id, stamp, summary)| {
-        let summary = postcard::from_bytes::<Summary>(summary).ok().filter(|run| run.id == *id);
-        summary.ok_or((*id, *stamp))
+    gone.extend(known.map(|row| row.id));
+    let decoded = on_threads(&same, |&(id, stamp, summary)| {
+        decode(summary).filter(|run| run.id == id).ok_or((id, stamp))
     });
     let mut runs = Vec::with_capacity(found.len());
     for decoded in decoded {
@@ -74,23 +84,29 @@ pub fn runs(ledger: &Ledger, index: Option<&Path>) -> Result<Vec<Summary>, Error
             Err(run) => changed.push(run),
         }
     }
-    let fresh = on_threads(&changed, |(id, stamp)| {
+    let read = on_threads(&changed, |(id, stamp)| {
         Some((*stamp, Summary::read(*id, &ledger.run_folder(*id), ledger.read(*id))?))
     });
-    let fresh: Vec<(Option<Stamp>, Summary)> = fresh.into_iter().flatten().collect();
+    let fresh = read.into_iter().flatten().map(|(stamp, run)| (settled(stamp, &run, now), run));
+    let encoded = encode(fresh_texts, fresh);
+    let fresh_texts: &[u8] = fresh_texts;
+    let fresh: Vec<_> = encoded
+        .into_iter()
+        .map(|(stamp, at)| (stamp, &fresh_texts[at.clone()], decode(&fresh_texts[at]).expect("just encoded")))
+        .collect();
     if let Some(index) = &mut index {
         let settled: Vec<_> =
-            fresh.iter().filter_map(|(stamp, run)| Some((settled(*stamp, run, now)?, run))).collect();
-        if !settled.is_empty() || !known.is_empty() {
-            index.write(&settled, known.keys());
+            fresh.iter().filter_map(|(stamp, encoded, run)| Some((run.id, (*stamp)?, *encoded))).collect();
+        if !settled.is_empty() || !gone.is_empty() {
+            index.write(&settled, &gone);
         }
     }
-    runs.extend(fresh.into_iter().map(|(_, run)| run));
+    runs.extend(fresh.into_iter().map(|(_, _, run)| run));
     runs.sort_by(|a, b| (&b.started, &b.id).cmp(&(&a.started, &a.id)));
     Ok(runs)
 }
 
-/// The runs in a folder, and what their files look like; no stamp where there is no record yet.
+/// The runs in a folder by name, and what their files look like; no stamp where there is no record yet.
 fn scan(folder: &Path) -> Result<Vec<(RunId, Option<Stamp>)>, Error> {
     let failed = |errno: Errno| io("read", folder)(errno.into());
     let handle = match open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
@@ -106,6 +122,7 @@ fn scan(folder: &Path) -> Result<Vec<(RunId, Option<Stamp>)>, Error> {
     let time = |stat: &rustix::fs::Stat| {
         stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
     };
+    names.sort_unstable_by_key(|(id, _)| *id);
     Ok(on_threads(&names, |(id, name)| {
         let stat = |path: &str| statat(&handle, path, AtFlags::empty()).ok();
         let stamp = stat(&format!("{name}/record.json")).zip(stat(name)).map(|(record, folder)| Stamp {
@@ -142,9 +159,9 @@ fn on_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> V
 }
 
 /// The index, and what is known from it. One that is damaged is replaced by an empty one.
-fn known(path: Option<&Path>) -> (Option<Index>, Vec<Row>) {
+fn known(path: Option<&Path>, texts: &mut Vec<u8>) -> (Option<Index>, Vec<Row>) {
     let Some(index) = path.and_then(Index::open) else { return (None, Vec::new()) };
-    match index.read() {
+    match index.read(texts) {
         Ok(rows) => (Some(index), rows),
         Err(error) if is_damage(&error) => (index.replace(), Vec::new()),
         Err(_) => (None, Vec::new()),
@@ -155,7 +172,8 @@ fn known(path: Option<&Path>) -> (Option<Index>, Vec<Row>) {
 struct Row {
     id: RunId,
     stamp: Stamp,
-    summary: Vec<u8>,
+    /// Where it is among the texts.
+    summary: Range<usize>,
 }
 
 /// The SQLite file.
@@ -193,7 +211,7 @@ impl Index {
                  BEGIN IMMEDIATE;
                  DROP TABLE IF EXISTS runs;
                  CREATE TABLE runs (
-                     id BLOB PRIMARY KEY, record_time INTEGER NOT NULL, record_bytes INTEGER NOT NULL,
+                     id INTEGER PRIMARY KEY, record_time INTEGER NOT NULL, record_bytes INTEGER NOT NULL,
                      folder_time INTEGER NOT NULL, summary BLOB NOT NULL
                  );
                  PRAGMA user_version = {VERSION};
@@ -205,16 +223,19 @@ impl Index {
         Ok(Self { path: path.to_owned(), connection })
     }
 
-    fn read(&self) -> rusqlite::Result<Vec<Row>> {
+    /// All rows, by name; their summaries are appended to `texts`.
+    fn read(&self, texts: &mut Vec<u8>) -> rusqlite::Result<Vec<Row>> {
         let mut rows = Vec::new();
         let mut statement = self
             .connection
-            .prepare("SELECT id, record_time, record_bytes, folder_time, summary FROM runs")?;
+            .prepare("SELECT id, record_time, record_bytes, folder_time, summary FROM runs ORDER BY id")?;
         let mut found = statement.query([])?;
         while let Some(row) = found.next()? {
             let stamp =
                 Stamp { record_time: row.get(1)?, record_bytes: row.get(2)?, folder_time: row.get(3)? };
-            rows.push(Row { id: RunId::from_bytes(row.get(0)?), stamp, summary: row.get(4)? });
+            let start = texts.len();
+            texts.extend_from_slice(row.get_ref(4)?.as_blob()?);
+            rows.push(Row { id: id_of(row.get(0)?)?, stamp, summary: start..texts.len() });
         }
         Ok(rows)
     }
@@ -228,29 +249,38 @@ impl Index {
     }
 
     /// What cannot be written now is written by the next who asks.
-    fn write<'a>(&mut self, runs: &[(Stamp, &Summary)], gone: impl Iterator<Item = &'a RunId>) {
+    fn write(&mut self, runs: &[(RunId, Stamp, &[u8])], gone: &[RunId]) {
         let _ = self.try_write(runs, gone);
     }
 
-    fn try_write<'a>(
-        &mut self,
-        runs: &[(Stamp, &Summary)],
-        gone: impl Iterator<Item = &'a RunId>,
-    ) -> rusqlite::Result<()> {
+    fn try_write(&mut self, runs: &[(RunId, Stamp, &[u8])], gone: &[RunId]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut insert = transaction.prepare("INSERT OR REPLACE INTO runs VALUES (?1, ?2, ?3, ?4, ?5)")?;
-        for (stamp, run) in runs {
-            let summary = postcard::to_allocvec(run).expect("plain data");
+        for (id, stamp, summary) in runs {
             let Stamp { record_time, record_bytes, folder_time } = stamp;
-            insert.execute(params![run.id.bytes(), record_time, record_bytes, folder_time, summary])?;
+            insert.execute(params![number_of(*id), record_time, record_bytes, folder_time, summary])?;
         }
         drop(insert);
         let mut delete = transaction.prepare("DELETE FROM runs WHERE id = ?1")?;
         for id in gone {
-            delete.execute([id.bytes()])?;
+            delete.execute([number_of(*id)])?;
         }
         drop(delete);
         transaction.commit()
+    }
+}
+
+/// A run's name as the index has it: as a number, it orders the rows without an index of their own.
+fn number_of(id: RunId) -> i64 {
+    let mut bytes = [0; 8];
+    bytes[2..].copy_from_slice(&id.bytes());
+    i64::from_be_bytes(bytes)
+}
+
+fn id_of(number: i64) -> rusqlite::Result<RunId> {
+    match number.to_be_bytes() {
+        [0, 0, name @ ..] => Ok(RunId::from_bytes(name)),
+        _ => Err(rusqlite::Error::IntegralValueOutOfRange(0, number)),
     }
 }
 
@@ -262,7 +292,9 @@ fn is_damage(error: &rusqlite::Error) -> bool {
             // The last is said when the table is not there, or another one.
             ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown
         ),
-        rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => true,
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..) => true,
         rusqlite::Error::SqlInputError { .. } => true,
         _ => false,
     }

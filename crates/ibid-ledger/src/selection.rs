@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::index::runs;
 use crate::ledger::{Error, Ledger};
 use crate::run_id::{RunId, UnresolvedRunId};
+use crate::summary::Texts;
 
 /// The newest run.
 pub const LAST: &str = "last";
@@ -15,15 +16,17 @@ pub fn find(ledger: &Ledger, index: Option<&Path>, text: &str) -> Result<RunId, 
         Err(Error::Unresolved(UnresolvedRunId::Invalid { .. } | UnresolvedRunId::None { .. })) => {}
         result => return result,
     }
-    let runs = runs(ledger, index)?;
+    let mut texts = Texts::default();
+    let runs = runs(ledger, index, &mut texts)?;
     if text == LAST {
         return Ok(runs.first().ok_or(UnresolvedRunId::Empty)?.id);
     }
-    let text = text.to_owned();
     let mut tagged = runs.iter().filter(|run| run.tags.contains(&text)).map(|run| run.id);
     match (tagged.next(), tagged.next()) {
         (Some(id), None) => Ok(id),
-        (Some(first), Some(second)) => Err(UnresolvedRunId::SeveralTagged { text, first, second }.into()),
-        (None, _) => Err(UnresolvedRunId::Untagged { text }.into()),
+        (Some(first), Some(second)) => {
+            Err(UnresolvedRunId::SeveralTagged { text: text.to_owned(), first, second }.into())
+        }
+        (None, _) => Err(UnresolvedRunId::Untagged { text: text.to_owned() }.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! What lists of runs show: the part of a record that is small and often asked for.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -10,49 +11,49 @@ use crate::marks::Marks;
 use crate::record::{CodeMode, Record, Status};
 use crate::run_id::RunId;
 
-/// One run in a list.
+/// One run in a list. `S` is `&str` where the texts are those of [`Texts`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
+pub struct Summary<S = String> {
     /// Its name.
     pub id: RunId,
     /// How it stands.
     pub standing: Standing,
     /// When it started; empty when the record cannot be read.
-    pub started: String,
+    pub started: S,
     /// When it ended.
-    pub ended: Option<String>,
+    pub ended: Option<S>,
     /// How long it took, seconds.
     pub seconds: Option<f64>,
     /// Its exit code.
     pub exit_code: Option<u8>,
     /// The signal that ended it.
-    pub signal: Option<String>,
+    pub signal: Option<S>,
     /// The words of its command, with spaces between.
-    pub command: String,
+    pub command: S,
     /// Named arguments.
-    pub parameters: Named<String>,
+    pub parameters: Named<S, S>,
     /// Last, smallest and greatest value of each metric.
-    pub metrics: Named<MetricSummary>,
+    pub metrics: Named<S, MetricSummary>,
     /// Digest of the image, then its names at the time.
-    pub image: Vec<String>,
+    pub image: Vec<S>,
     /// `mounted` or `pegged`.
-    pub mode: String,
+    pub mode: S,
     /// The commit.
-    pub commit: Option<String>,
+    pub commit: Option<S>,
     /// The branch.
-    pub branch: Option<String>,
+    pub branch: Option<S>,
     /// How many files differed from the commit.
     pub differing: u64,
     /// The snapshot.
-    pub snapshot: Option<String>,
+    pub snapshot: Option<S>,
     /// Name of the machine.
-    pub host: String,
+    pub host: S,
     /// The person.
-    pub user: String,
+    pub user: S,
     /// Model of the processor.
-    pub cpu: String,
+    pub cpu: S,
     /// Models of the GPUs.
-    pub gpu: Vec<String>,
+    pub gpu: Vec<S>,
     /// Bytes.
     pub peak_memory: Option<u64>,
     /// Seconds.
@@ -60,16 +61,23 @@ pub struct Summary {
     /// The run that it repeats.
     pub replay_of: Option<RunId>,
     /// What people should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<S>,
     /// Names that people gave it.
-    pub tags: Vec<String>,
+    pub tags: Vec<S>,
     /// What people noted.
-    pub notes: Vec<String>,
+    pub notes: Vec<S>,
 }
 
 /// Values by name, sorted by that. Ten thousand runs of a few names each are read quicker than as maps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Named<T>(Vec<(String, T)>);
+pub struct Named<S, T>(Vec<(S, T)>);
+
+/// What summaries were read from. Those of ten thousand runs are read quicker when their texts stay where they are.
+#[derive(Debug, Default)]
+pub struct Texts {
+    pub(crate) known: Vec<u8>,
+    pub(crate) fresh: Vec<u8>,
+}
 
 /// How a run stands, also where its record cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +93,34 @@ pub enum Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MetricSummary(pub Option<f64>, pub Option<f64>, pub Option<f64>);
 
-impl<T> Named<T> {
+impl Texts {
+    /// Summaries whose texts are here.
+    pub fn hold(&mut self, runs: impl IntoIterator<Item = Summary>) -> Vec<Summary<&str>> {
+        let encoded = encode(&mut self.fresh, runs.into_iter().map(|run| ((), run)));
+        encoded.into_iter().map(|((), encoded)| decode(&self.fresh[encoded]).expect("just encoded")).collect()
+    }
+}
+
+/// Appends summaries to `texts`, and says where each is.
+pub(crate) fn encode<T>(
+    texts: &mut Vec<u8>,
+    runs: impl IntoIterator<Item = (T, Summary)>,
+) -> Vec<(T, Range<usize>)> {
+    let mut encoded = Vec::new();
+    for (with, run) in runs {
+        let start = texts.len();
+        *texts = postcard::to_extend(&run, std::mem::take(texts)).expect("plain data");
+        encoded.push((with, start..texts.len()));
+    }
+    encoded
+}
+
+/// None when `encoded` is no summary.
+pub(crate) fn decode(encoded: &[u8]) -> Option<Summary<&str>> {
+    postcard::from_bytes(encoded).ok()
+}
+
+impl<S: AsRef<str>, T> Named<S, T> {
     /// The value of a name.
     pub fn get(&self, name: &str) -> Option<&T> {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
@@ -93,7 +128,7 @@ impl<T> Named<T> {
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.0.iter().map(|(name, value)| (name.as_ref(), value))
     }
 
     /// Their names.
@@ -102,13 +137,13 @@ impl<T> Named<T> {
     }
 }
 
-impl<T> Default for Named<T> {
+impl<S, T> Default for Named<S, T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T> FromIterator<(String, T)> for Named<T> {
+impl<T> FromIterator<(String, T)> for Named<String, T> {
     fn from_iter<I: IntoIterator<Item = (String, T)>>(pairs: I) -> Self {
         let mut pairs: Vec<_> = pairs.into_iter().collect();
         pairs.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use ibid_ledger::index::runs;
+use ibid_ledger::index;
 use ibid_ledger::ledger::Ledger;
 use ibid_ledger::marks;
 use ibid_ledger::removed;
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::selection::find;
-use ibid_ledger::summary::{Standing, Summary};
+use ibid_ledger::summary::{Standing, Summary, Texts};
 use serde_json::{Value, json};
 
 struct Place {
@@ -81,6 +81,14 @@ fn record(number: u64) -> Value {
                  "cpus": 2, "memory": 1, "engine": "native"},
         "outputs": [], "metrics": {"loss": {"last": 0.5, "min": 0.25, "max": 1.0, "count": 3, "source": "stdout"}},
     })
+}
+
+/// As the library's, with texts of its own.
+fn runs(ledger: &Ledger, index: Option<&Path>) -> Result<Vec<Summary>, ibid_ledger::ledger::Error> {
+    let mut texts = Texts::default();
+    let runs = index::runs(ledger, index, &mut texts)?;
+    let owned = |run| postcard::from_bytes(&postcard::to_allocvec(&run).expect("plain data"));
+    Ok(runs.into_iter().map(|run| owned(run).expect("a summary")).collect())
 }
 
 /// Makes a folder and its files older than what an index distrusts.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ibid_core::digest::Digest;
 use ibid_ledger::ledger::{Error, Ledger};
 use ibid_ledger::run_id::{RunId, UnresolvedRunId};
-use ibid_ledger::summary::Summary;
+use ibid_ledger::summary::{Summary, Texts};
 use ibid_ledger::{index, selection};
 
 use crate::project::Project;
@@ -46,8 +46,8 @@ impl ProjectLedger {
     }
 
     /// All runs, newest first.
-    pub fn runs(&self) -> Result<Vec<Summary>, Failure> {
-        index::runs(&self.ledger, self.index.as_deref()).map_err(failure)
+    pub fn runs<'t>(&self, texts: &'t mut Texts) -> Result<Vec<Summary<&'t str>>, Failure> {
+        index::runs(&self.ledger, self.index.as_deref(), texts).map_err(failure)
     }
 
     /// The run that a person means.

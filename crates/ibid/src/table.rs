@@ -1,6 +1,10 @@
 //! Tables: columns as wide as their widest cell, and no wider in all than the terminal.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
+
+use anstyle::Style;
 
 use crate::ui::{self, Ui};
 
@@ -9,9 +13,9 @@ const CUT_MIN: usize = 8;
 const GAP: usize = 2;
 
 /// A column with its cells.
-pub struct Column {
+pub struct Column<'a> {
     pub title: String,
-    pub cells: Vec<String>,
+    pub cells: Vec<Cow<'a, str>>,
     /// Numbers stand under each other.
     pub right: bool,
 }
@@ -27,78 +31,101 @@ pub fn terminal_width() -> Option<usize> {
     Some(columns.or_else(size).filter(|&columns| columns > 0).unwrap_or(80))
 }
 
-impl Column {
+impl Column<'_> {
     fn width(&self) -> usize {
         self.cells.iter().map(|cell| width(cell)).chain([width(&self.title)]).max().unwrap_or(0)
     }
 }
 
 fn width(text: &str) -> usize {
-    text.chars().count()
+    if text.is_ascii() { text.len() } else { text.chars().count() }
 }
 
-/// Lines of a table, the head first. Within `width_max`, the last column is cut as far as it may be, then columns are left
-/// out from the right; the number of those is returned, too. The first is always there.
-pub fn lines(columns: &[Column], width_max: Option<usize>) -> (Vec<Vec<String>>, usize) {
+/// Widths of the columns that have room, and how many others there are. Within `width_max`, the last column is cut as far
+/// as it may be, then columns are left out from the right. The first is always there.
+fn layout(columns: &[Column], width_max: Option<usize>) -> (Vec<usize>, usize) {
     let mut widths: Vec<usize> = columns.iter().map(Column::width).collect();
     if let Some(width_max) = width_max {
         while widths.len() > 1 {
             let others: usize = widths[..widths.len() - 1].iter().map(|width| width + GAP).sum();
-            let last = widths.last_mut().expect("there are two");
-            if others + *last <= width_max {
+            if others + widths[widths.len() - 1] <= width_max {
                 break;
             }
             if others + CUT_MIN <= width_max && !columns[widths.len() - 1].right {
-                let last = widths.last_mut().expect("there are two");
-                *last = width_max - others;
+                *widths.last_mut().expect("there are two") = width_max - others;
                 break;
             }
             widths.pop();
         }
     }
-    let rows = columns.iter().map(|column| column.cells.len()).max().unwrap_or(0);
-    let line = |text: &dyn Fn(&Column) -> String| {
-        let cells = columns.iter().zip(&widths).enumerate().map(|(number, (column, &width))| {
-            let text = cut(text(column), width);
-            match (column.right, number + 1 == widths.len()) {
-                (true, _) => format!("{text:>width$}"),
-                (false, true) => text,
-                (false, false) => format!("{text:width$}"),
-            }
-        });
-        cells.collect::<Vec<_>>()
-    };
-    let head = line(&|column| column.title.clone());
-    let body = (0..rows).map(|row| line(&|column| column.cells.get(row).cloned().unwrap_or_default()));
-    (std::iter::once(head).chain(body).collect(), columns.len() - widths.len())
+    let hidden = columns.len() - widths.len();
+    (widths, hidden)
 }
 
-/// Prints a table; `paint` may colour a padded cell, given its row and column. Says how many columns had no room.
-pub fn print(ui: &Ui, columns: &[Column], paint: &dyn Fn(usize, usize, String) -> String) -> usize {
-    let (lines, hidden) = lines(columns, terminal_width());
-    let mut text = String::new();
-    for (row, cells) in lines.into_iter().enumerate() {
-        let cells = cells.into_iter().enumerate().map(|(column, cell)| match row.checked_sub(1) {
-            None => ui.paint_stdout(ui::BOLD, &cell),
-            Some(row) => paint(row, column, cell),
-        });
-        text.push_str(cells.collect::<Vec<_>>().join(&" ".repeat(GAP)).trim_end());
+/// The lines of a table, the head first. `styles` are those of the head, and of a cell given its row and column.
+fn lines(
+    columns: &[Column],
+    widths: &[usize],
+    head: Style,
+    styles: &dyn Fn(usize, usize) -> Option<Style>,
+) -> String {
+    let rows = columns.iter().map(|column| column.cells.len()).max().unwrap_or(0);
+    let mut text = String::with_capacity((rows + 1) * (widths.iter().sum::<usize>() + widths.len() * GAP));
+    for row in 0..=rows {
+        for (number, (column, &width)) in columns.iter().zip(widths).enumerate() {
+            if number > 0 {
+                text.extend([' '; GAP]);
+            }
+            let (cell, style) = match row.checked_sub(1) {
+                None => (column.title.as_str(), Some(head)),
+                Some(row) => (column.cells.get(row).map_or("", |cell| cell), styles(row, number)),
+            };
+            if let Some(style) = style {
+                let _ = write!(text, "{style}");
+            }
+            push_cell(&mut text, cell, width, column.right);
+            if let Some(style) = style {
+                let _ = write!(text, "{style:#}");
+            }
+        }
+        text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
     }
+    text.pop();
+    text
+}
+
+/// Prints a table; `style` may colour a cell, given its row and column. Says how many columns had no room.
+pub fn print(ui: &Ui, columns: &[Column], style: &dyn Fn(usize, usize) -> Option<Style>) -> usize {
+    let (widths, hidden) = layout(columns, terminal_width());
+    let text = if ui.has_colour_on_stdout() {
+        lines(columns, &widths, ui::BOLD, style)
+    } else {
+        lines(columns, &widths, Style::new(), &|_, _| None)
+    };
     // At once: a line at a time costs a system call each.
-    ui::print(text.trim_end_matches('\n'));
+    ui::print(&text);
     hidden
 }
 
-fn cut(text: String, width: usize) -> String {
-    if text.len() <= width && !text.bytes().any(|byte| byte.is_ascii_control()) {
-        return text;
+/// A cell as wide as its column. It is one line, whatever it holds.
+fn push_cell(line: &mut String, text: &str, width_max: usize, right: bool) {
+    let width = width(text);
+    let padding = width_max.saturating_sub(width);
+    if right {
+        line.extend(std::iter::repeat_n(' ', padding));
     }
-    // A cell is one line, whatever it holds.
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match text.char_indices().nth(width) {
-        Some(_) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
-        None => text,
+    if width <= width_max && !text.bytes().any(|byte| byte.is_ascii_control()) {
+        line.push_str(text);
+    } else {
+        let kept = if width <= width_max { width } else { width_max.saturating_sub(1) };
+        line.extend(text.chars().take(kept).map(|c| if c.is_control() { ' ' } else { c }));
+        if kept < width {
+            line.push('…');
+        }
+    }
+    if !right {
+        line.extend(std::iter::repeat_n(' ', padding));
     }
 }
 
@@ -117,14 +144,14 @@ mod tests {
             ]
             .map(|(title, cell, right)| Column {
                 title: title.to_owned(),
-                cells: vec![cell.to_owned()],
+                cells: vec![cell.into()],
                 right,
             })
         };
         let check = |width: Option<usize>, expected: [&str; 2], hidden: usize| {
-            let (lines, left_out) = lines(&columns(), width);
-            let lines: Vec<String> = lines.iter().map(|cells| cells.join("  ")).collect();
-            assert_eq!((lines, left_out), (expected.map(str::to_owned).to_vec(), hidden), "{width:?}");
+            let (widths, left_out) = layout(&columns(), width);
+            let lines = lines(&columns(), &widths, Style::new(), &|_, _| None);
+            assert_eq!((lines, left_out), (expected.join("\n"), hidden), "{width:?}");
         };
         check(None, ["ID            CODE   LOSS  NOTE", "3eda7e8f3827     0  0.354  a long one"], 0);
         check(Some(38), ["ID            CODE   LOSS  NOTE", "3eda7e8f3827     0  0.354  a long one"], 0);

@@ -79,7 +79,7 @@ impl Filter {
     }
 
     /// Whether it holds for a run.
-    pub fn holds(&self, run: &Summary) -> bool {
+    pub fn holds<S: AsRef<str>>(&self, run: &Summary<S>) -> bool {
         self.0.holds(run)
     }
 }
@@ -91,7 +91,7 @@ impl InvalidFilter {
 }
 
 impl Condition {
-    fn holds(&self, run: &Summary) -> bool {
+    fn holds<S: AsRef<str>>(&self, run: &Summary<S>) -> bool {
         match self {
             Self::Any(conditions) => conditions.iter().any(|condition| condition.holds(run)),
             Self::All(conditions) => conditions.iter().all(|condition| condition.holds(run)),

@@ -154,9 +154,9 @@ pub struct Names<'a> {
 
 impl<'a> Names<'a> {
     /// Those of some runs.
-    pub fn of(runs: impl IntoIterator<Item = &'a Summary>) -> Self {
+    pub fn of<S: AsRef<str> + 'a>(runs: impl IntoIterator<Item = &'a Summary<S>>) -> Self {
         let mut names = Self::default();
-        let mut last: Option<&Summary> = None;
+        let mut last: Option<&Summary<S>> = None;
         for run in runs {
             // Most runs have what the one before them has.
             if last.is_none_or(|last| !last.parameters.keys().eq(run.parameters.keys())) {
@@ -225,10 +225,12 @@ impl Key {
     }
 
     /// What a run has of it.
-    pub fn value<'a>(&self, run: &'a Summary) -> Value<'a> {
+    pub fn value<'a, S: AsRef<str>>(&self, run: &'a Summary<S>) -> Value<'a> {
         match self {
             Self::Field(field) => field.value(run),
-            Self::Parameter(name) => run.parameters.get(name).map_or(Value::None, |text| Value::Text(text)),
+            Self::Parameter(name) => {
+                run.parameters.get(name).map_or(Value::None, |text| Value::Text(text.as_ref()))
+            }
             Self::Metric(name, which) => {
                 let Some(MetricSummary(last, min, max)) = run.metrics.get(name) else { return Value::None };
                 let value = match which {
@@ -244,18 +246,15 @@ impl Key {
 }
 
 impl Field {
-    fn value(self, run: &Summary) -> Value<'_> {
-        fn some(text: Option<&String>) -> Value<'_> {
-            text.map_or(Value::None, |text| Value::Text(text))
+    fn value<S: AsRef<str>>(self, run: &Summary<S>) -> Value<'_> {
+        fn some<S: AsRef<str>>(text: Option<&S>) -> Value<'_> {
+            text.map_or(Value::None, |text| Value::Text(text.as_ref()))
         }
-        fn list(texts: &[String]) -> Value<'_> {
-            if texts.is_empty() {
-                Value::None
-            } else {
-                Value::List(texts.iter().map(String::as_str).collect())
-            }
+        fn list<S: AsRef<str>>(texts: &[S]) -> Value<'_> {
+            if texts.is_empty() { Value::None } else { Value::List(texts.iter().map(S::as_ref).collect()) }
         }
-        fn plain(text: &str) -> Value<'_> {
+        fn plain<S: AsRef<str>>(text: &S) -> Value<'_> {
+            let text = text.as_ref();
             if text.is_empty() { Value::None } else { Value::Text(text) }
         }
         let number = |number: Option<f64>| number.map_or(Value::None, Value::Number);

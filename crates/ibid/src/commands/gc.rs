@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use ibid_core::time::rfc3339;
 use ibid_ledger::ledger::Ledger;
 use ibid_ledger::run_id::RunId;
-use ibid_ledger::summary::{Standing, Summary};
+use ibid_ledger::summary::{Standing, Summary, Texts};
 use ibid_ledger::{index, removed};
 use ibid_store::{LedgerNeeds, Limit};
 use serde_json::json;
@@ -104,12 +104,14 @@ pub fn main(ui: &Ui, cli: &Cli, gc: &Gc) -> Result<u8, Failure> {
 fn needs(folder: &Path) -> LedgerNeeds {
     let Some(project) = folder.parent().filter(|_| folder.is_dir()) else { return LedgerNeeds::Absent };
     let ledger = Ledger::of(project);
-    let (Ok(runs), Ok(removed)) = (index::runs(&ledger, None), removed::runs(&ledger)) else {
+    let (mut texts, mut removed_texts) = (Texts::default(), Texts::default());
+    let (Ok(runs), Ok(removed)) = (index::runs(&ledger, None, &mut texts), removed::runs(&ledger)) else {
         return LedgerNeeds::AtLeast(BTreeSet::new());
     };
+    let removed = removed_texts.hold(removed);
     let all = || runs.iter().chain(&removed);
     let images = all().filter_map(|run| run.image.first()?.parse().ok()).collect();
-    let is_known = |run: &Summary| matches!(run.standing, Standing::Known(_));
+    let is_known = |run: &Summary<&str>| matches!(run.standing, Standing::Known(_));
     if all().all(is_known) { LedgerNeeds::Images(images) } else { LedgerNeeds::AtLeast(images) }
 }
 

@@ -1,5 +1,6 @@
 //! `ibid runs`: the runs of the project, as a table, JSON or CSV.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ibid_core::time::parse_rfc3339;
@@ -7,7 +8,7 @@ use ibid_ledger::query::filter::{Filter, InvalidFilter};
 use ibid_ledger::query::key::{FIELDS, Field, Key, Names, UnknownKey, Value, Which};
 use ibid_ledger::record::Status;
 use ibid_ledger::removed;
-use ibid_ledger::summary::{Standing, Summary};
+use ibid_ledger::summary::{Standing, Summary, Texts};
 use serde_json::{Map, json};
 
 use crate::args::Cli;
@@ -23,10 +24,15 @@ const DAMAGED_SHOWN_MAX: usize = 5;
 
 pub fn main(ui: &Ui, cli: &Cli, args: &Runs) -> Result<u8, Failure> {
     let project = ProjectLedger::of(cli.directory.as_deref())?;
-    let all = if args.removed { removed::runs(&project.ledger).map_err(failure)? } else { project.runs()? };
+    let mut texts = Texts::default();
+    let all = if args.removed {
+        texts.hold(removed::runs(&project.ledger).map_err(failure)?)
+    } else {
+        project.runs(&mut texts)?
+    };
     warn_of_damaged(ui, &all);
     let names = Names::of(&all);
-    let mut runs: Vec<&Summary> = match &args.filter {
+    let mut runs: Vec<&Summary<&str>> = match &args.filter {
         // Before the first run nobody can say what a name means.
         Some(_) | None if all.is_empty() => Vec::new(),
         Some(text) => {
@@ -74,7 +80,7 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Runs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn warn_of_damaged(ui: &Ui, runs: &[Summary]) {
+fn warn_of_damaged(ui: &Ui, runs: &[Summary<&str>]) {
     let mut damaged = runs.iter().filter_map(|run| match &run.standing {
         Standing::Unreadable(reason) => Some((run.id, reason)),
         Standing::Known(_) => None,
@@ -111,7 +117,7 @@ fn with_nearest(failure: Failure, error: &UnknownKey) -> Failure {
     }
 }
 
-fn sort(runs: &mut [&Summary], order: &str, names: &Names) -> Result<(), Failure> {
+fn sort(runs: &mut [&Summary<&str>], order: &str, names: &Names) -> Result<(), Failure> {
     let (is_reverse, key) = match order.strip_prefix('-') {
         Some(key) => (true, key),
         None => (false, order),
@@ -130,7 +136,7 @@ fn sort(runs: &mut [&Summary], order: &str, names: &Names) -> Result<(), Failure
 }
 
 /// What is shown when nobody says what: how each run went, then what tells them apart.
-fn telling_columns(runs: &[&Summary]) -> Vec<Key> {
+fn telling_columns(runs: &[&Summary<&str>]) -> Vec<Key> {
     let mut keys: Vec<Key> = [Field::Id, Field::Started, Field::Status, Field::Code].map(Key::Field).into();
     if runs.iter().any(|run| !run.tags.is_empty()) {
         keys.push(Key::Field(Field::Tag));
@@ -148,7 +154,7 @@ fn telling_columns(runs: &[&Summary]) -> Vec<Key> {
 }
 
 /// For a file: the same columns, whichever runs vary in what.
-fn csv_columns(runs: &[&Summary]) -> Vec<Key> {
+fn csv_columns(runs: &[&Summary<&str>]) -> Vec<Key> {
     let mut keys: Vec<Key> =
         [Field::Id, Field::Started, Field::Status, Field::Code, Field::Seconds, Field::Tag]
             .map(Key::Field)
@@ -178,7 +184,7 @@ fn title(key: &Key, names: &Names) -> String {
     }
 }
 
-fn show(ui: &Ui, keys: &[Key], runs: &[&Summary], names: &Names) {
+fn show(ui: &Ui, keys: &[Key], runs: &[&Summary<&str>], names: &Names) {
     let is_terminal = terminal_width().is_some();
     let now = now() as f64;
     let columns: Vec<Column> = keys
@@ -198,19 +204,15 @@ fn show(ui: &Ui, keys: &[Key], runs: &[&Summary], names: &Names) {
         })
         .collect();
     let status = keys.iter().position(|key| *key == Key::Field(Field::Status));
-    let paint = |row: usize, column: usize, cell: String| {
-        if Some(column) != status {
-            return cell;
-        }
-        let style = match runs[row].standing {
+    let style = |row: usize, column: usize| {
+        (Some(column) == status).then(|| match runs[row].standing {
             Standing::Known(Status::Ok) => ui::GREEN,
             Standing::Known(Status::Running) => ui::CYAN,
             Standing::Known(Status::Failed) => ui::RED,
             _ => ui::YELLOW,
-        };
-        ui.paint_stdout(style, &cell)
+        })
     };
-    let hidden = table::print(ui, &columns, &paint);
+    let hidden = table::print(ui, &columns, &style);
     if hidden > 0 {
         let names: Vec<String> = keys[keys.len() - hidden..].iter().map(|key| title(key, names)).collect();
         let columns = if hidden == 1 { "column has" } else { "columns have" };
@@ -222,11 +224,11 @@ fn show(ui: &Ui, keys: &[Key], runs: &[&Summary], names: &Names) {
 }
 
 /// A value for people; times are told from `now` where that is given.
-fn cell(key: &Key, value: Value, now: Option<f64>) -> String {
-    match (key, value) {
+fn cell<'a>(key: &Key, value: Value<'a>, now: Option<f64>) -> Cow<'a, str> {
+    let text = match (key, value) {
         (Key::Field(Field::Started | Field::Ended), Value::Text(text)) => match (now, parse_rfc3339(text)) {
             (Some(now), Some(time)) => ago(now - time, text),
-            _ => text.to_owned(),
+            _ => return text.into(),
         },
         (Key::Field(Field::Seconds | Field::CpuSeconds), Value::Number(number)) => ui::seconds(number),
         (Key::Field(Field::Memory), Value::Number(number)) => ui::bytes(number as u64),
@@ -234,12 +236,14 @@ fn cell(key: &Key, value: Value, now: Option<f64>) -> String {
             texts.iter().map(|text| short(text)).collect::<Vec<_>>().join(", ")
         }
         (Key::Field(Field::Snapshot), Value::Text(text)) => short(text),
-        (Key::Field(Field::Commit), Value::Text(text)) => text.get(..7).unwrap_or(text).to_owned(),
+        (Key::Field(Field::Commit), Value::Text(text)) => return text.get(..7).unwrap_or(text).into(),
         (Key::Field(Field::Code | Field::Differing), Value::Number(number)) => number.to_string(),
         (_, Value::Number(number)) => ui::number(number),
-        (_, Value::None) => "-".to_owned(),
+        (_, Value::None) => return "-".into(),
+        (_, Value::Text(text)) => return text.into(),
         (_, value) => value.text(),
-    }
+    };
+    text.into()
 }
 
 /// A digest as far as a person reads it; other text as it is.
@@ -265,7 +269,7 @@ fn ago(seconds: f64, text: &str) -> String {
 }
 
 /// As RFC 4180 has it, but with the line ends of Unix.
-fn csv(keys: &[Key], runs: &[&Summary], names: &Names) {
+fn csv(keys: &[Key], runs: &[&Summary<&str>], names: &Names) {
     let quoted = |text: String| {
         if text.contains([',', '"', '\n', '\r']) {
             format!("\"{}\"", text.replace('"', "\"\""))
@@ -279,7 +283,7 @@ fn csv(keys: &[Key], runs: &[&Summary], names: &Names) {
     ui::print(&lines.join("\n"));
 }
 
-fn document(run: &Summary) -> Map<String, serde_json::Value> {
+fn document(run: &Summary<&str>) -> Map<String, serde_json::Value> {
     let mut map = Map::new();
     for (name, field) in FIELDS {
         let value = match Key::Field(field).value(run) {
