@@ -93,6 +93,8 @@ pub struct Ended {
     pub usage: Option<Usage>,
     /// Streams of this process that did not take all that the program wrote.
     pub unwritten: Vec<(relay::Stream, std::io::Error)>,
+    /// What it wrote over the image, which is removed when this is dropped.
+    pub scratch: Option<Scratch>,
 }
 
 /// Executes a run to its end. Nothing runs in the container when this returns. Without a watch, the program writes to this
@@ -148,13 +150,16 @@ pub fn run(
         ..Spec::new(Rootfs::Overlay(root), argv)
     };
     container::apply(&mut sandbox, &spec.options, host)?;
-    match watch {
-        Some(watch) => run_watched(&sandbox, watch),
-        None => {
-            let (status, usage) =
-                ibid_sandbox::run_attended(&sandbox, Stdio::default(), Attendance::default())?;
-            Ok(Ended { status, usage, unwritten: Vec::new() })
-        }
+    let ended = match watch {
+        Some(watch) => run_watched(&sandbox, watch)?,
+        None => Ended::new(ibid_sandbox::run_attended(&sandbox, Stdio::default(), Attendance::default())?),
+    };
+    Ok(Ended { scratch: Some(scratch), ..ended })
+}
+
+impl Ended {
+    fn new((status, usage): (ExitStatus, Option<Usage>)) -> Self {
+        Self { status, usage, unwritten: Vec::new(), scratch: None }
     }
 }
 
@@ -165,8 +170,7 @@ fn run_watched(sandbox: &Spec, watch: Watch<'_>) -> Result<Ended, Error> {
     let attendance =
         Attendance { before_program: Some(&mut before_program), on_terminal: Some(&mut on_terminal) };
     if sandbox.terminal {
-        let (status, usage) = ibid_sandbox::run_attended(sandbox, Stdio::default(), attendance)?;
-        return Ok(Ended { status, usage, unwritten: Vec::new() });
+        return Ok(Ended::new(ibid_sandbox::run_attended(sandbox, Stdio::default(), attendance)?));
     }
     let failed = |source| Error::Relay { source };
     let (relay, [stdout, stderr]) = Relay::new((sandbox.uid, sandbox.gid)).map_err(failed)?;
@@ -175,8 +179,7 @@ fn run_watched(sandbox: &Spec, watch: Watch<'_>) -> Result<Ended, Error> {
         let stdio = Stdio { stdin: None, stdout: Some(stdout), stderr: Some(stderr) };
         let result = ibid_sandbox::run_attended(sandbox, stdio, attendance);
         let unwritten = passing.finish();
-        let (status, usage) = result?;
-        Ok(Ended { status, usage, unwritten })
+        Ok(Ended { unwritten, ..Ended::new(result?) })
     })
 }
 

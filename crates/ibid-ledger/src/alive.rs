@@ -6,11 +6,12 @@
 //!
 //! ```text
 //! {"host":…,"pid":…}          who records
-//! {"schema":1,…}              when the program has ended: the Record as it is then
+//! {"schema":1,…}              right before the program starts: the Record as it is then
+//! {"schema":1,…}              when the program has ended: the same
 //! ```
 //!
-//! Space for the second line and for the record is reserved with the file, so that the end can be written on a disk that the run has
-//! filled. One file serves all three, as some file systems take longer to make one than a program takes to start.
+//! Space for these lines and for the record is reserved with the file, so that the end can be written on a disk that the run has
+//! filled. One file serves all of them, as some file systems take longer to make one than a program takes to start.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -37,7 +38,7 @@ const PAGE_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Alive {
     file: File,
-    /// Length of the first line.
+    /// Length of the lines that are there.
     length: u64,
 }
 
@@ -45,6 +46,15 @@ impl Alive {
     /// The file, whose owner may have to be set.
     pub(crate) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Writes what is known right before the program starts.
+    pub(crate) fn write_start(&mut self, record: &Record) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(record).expect("a record is JSON");
+        line.push(b'\n');
+        self.file.write_all_at(&line, self.length)?;
+        self.length += line.len() as u64;
+        Ok(())
     }
 
     /// Writes what is known when the program has ended, and gives the rest of the reserved space free.
@@ -60,12 +70,14 @@ impl Alive {
     }
 }
 
-/// What was known when the program of the run in a folder had ended; none before, and when that could not be written whole.
-pub(crate) fn read_end(folder: &Path) -> Option<Record> {
+/// What was known when the program of a run ended and when it started, each none where that was not written whole.
+pub(crate) fn read(folder: &Path) -> (Option<Record>, Option<Record>) {
     let path = folder.join(FILE);
-    let text = fs::read(&path).ok()?;
-    let line = text.iter().position(|byte| *byte == b'\n')?;
-    parse_record(&path, &text[line + 1..]).ok()
+    let Ok(text) = fs::read(&path) else { return (None, None) };
+    let mut lines = text.split(|byte| *byte == b'\n').skip(1);
+    let mut next = || lines.next().and_then(|line| parse_record(&path, line).ok());
+    let start = next();
+    (next(), start)
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! .ibid/.gitignore             `*`
-//! .ibid/runs/<id>/start.json   what was known when the run started (a Record with status `running`)
 //! .ibid/runs/<id>/record.json  the Record; written once, when everything is known
-//! .ibid/runs/<id>/alive        while the run is recorded: by whom, and how its program ended (see `alive`)
+//! .ibid/runs/<id>/alive        while the run is recorded: by whom, and how its program started and ended (see `alive`)
+//! .ibid/runs/<id>/start.json   of a run that is not over at once: what is known while it goes on (a Record with status `running`)
 //! .ibid/runs/<id>/log          what the program wrote (see `log`)
 //! .ibid/runs/<id>/metrics.jsonl  every value of each metric: {"name", "step", "value", "time"}
 //! .ibid/runs/<id>/outputs/     contents of outputs that are compared within a tolerance (see `output_content`)
@@ -156,7 +156,7 @@ impl Ledger {
     }
 
     /// The project's owner, when this process is root and root is not the one.
-    fn other_owner(&self) -> Result<Option<ibid_sys::owner::Owner>, Error> {
+    pub(crate) fn other_owner(&self) -> Result<Option<ibid_sys::owner::Owner>, Error> {
         use std::os::unix::fs::MetadataExt as _;
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
@@ -221,9 +221,14 @@ impl Ledger {
 
 /// What is known of the run in a folder before there is its record.
 pub(crate) fn read_early(folder: &Path) -> Result<Record, Error> {
-    match alive::read_end(folder) {
-        Some(record) => Ok(record),
-        None => read_record(&folder.join("start.json")),
+    let (end, start) = alive::read(folder);
+    if let Some(end) = end {
+        return Ok(end);
+    }
+    match (read_record(&folder.join("start.json")), start) {
+        // It says more.
+        (Err(Error::Io { .. }), Some(start)) => Ok(start),
+        (start, _) => start,
     }
 }
 

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ibid_core::time::rfc3339_millis;
+use ibid_sys::owner::Owner;
 
 use crate::ledger::{Error, io};
 
@@ -66,7 +67,10 @@ pub fn now() -> String {
 #[derive(Debug)]
 pub struct Writer {
     folder: PathBuf,
-    file: File,
+    /// Who its files belong to; none is whoever makes them.
+    owner: Option<Owner>,
+    /// None before the program has written anything.
+    file: Option<File>,
     /// Number of the part, from 1.
     part: u32,
     /// Length of the part.
@@ -80,23 +84,23 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts a log in the folder of a run, which has none.
-    pub fn new(run_folder: &Path) -> Result<Self, Error> {
-        Self::with_parts_of(run_folder, PART_BYTES)
+    /// Of a run that has no log yet. Its first file is made when there is something to write.
+    pub fn new(run_folder: &Path, owner: Option<Owner>) -> Self {
+        Self::with_parts_of(run_folder, owner, PART_BYTES)
     }
 
-    fn with_parts_of(run_folder: &Path, part_bytes: u64) -> Result<Self, Error> {
-        let path = part_path(run_folder, 1);
-        Ok(Self {
+    fn with_parts_of(run_folder: &Path, owner: Option<Owner>, part_bytes: u64) -> Self {
+        Self {
             folder: run_folder.to_owned(),
-            file: File::create_new(&path).map_err(io("make", &path))?,
+            owner,
+            file: None,
             part: 1,
             length: 0,
             part_bytes,
             written: 0,
             is_behind: false,
             failure: None,
-        })
+        }
     }
 
     /// Adds what the program has just written. A disk that refuses costs these bytes; later ones are tried again, and
@@ -122,16 +126,6 @@ impl Writer {
         self.part > 1 + LAST_PARTS_KEPT
     }
 
-    /// The same after the folder of the run was renamed.
-    pub(crate) fn in_folder(self, run_folder: &Path) -> Self {
-        Self { folder: run_folder.to_owned(), ..self }
-    }
-
-    /// The file of the present part, whose owner may have to be set.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
     fn append_piece(&mut self, stream: Stream, piece: &[u8]) -> io::Result<()> {
         if self.length >= self.part_bytes {
             self.next_part()?;
@@ -149,15 +143,7 @@ impl Writer {
 
     fn next_part(&mut self) -> io::Result<()> {
         let next = self.part + 1;
-        let path = part_path(&self.folder, next);
-        let file = File::create_new(&path)?;
-        let owner = self.file.metadata()?;
-        if rustix::process::geteuid().is_root() {
-            use std::os::unix::fs::MetadataExt as _;
-            // Who owns the first part owns all.
-            std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-        }
-        self.file = file;
+        self.file = Some(self.make_part(next)?);
         self.part = next;
         self.length = 0;
         self.is_behind = true;
@@ -167,13 +153,25 @@ impl Writer {
         Ok(())
     }
 
+    fn make_part(&self, part: u32) -> io::Result<File> {
+        let file = File::create_new(part_path(&self.folder, part))?;
+        if let Some(owner) = self.owner {
+            ibid_sys::owner::change(&file, owner)?;
+        }
+        Ok(file)
+    }
+
     /// Writes all or nothing.
     fn write(&mut self, header: &[u8], piece: &[u8]) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(self.make_part(1)?),
+        };
         let whole = header.len() + piece.len();
         let mut done = 0;
         while done < whole {
             let rest = [&header[done.min(header.len())..], &piece[done.saturating_sub(header.len())..]];
-            let result = match self.file.write_vectored(&rest.map(IoSlice::new)) {
+            let result = match file.write_vectored(&rest.map(IoSlice::new)) {
                 Ok(0) => Err(io::ErrorKind::WriteZero.into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
                 result => result,
@@ -182,8 +180,8 @@ impl Writer {
                 Ok(written) => done += written,
                 Err(error) => {
                     // A piece that is cut short would make what follows unreadable.
-                    self.file.set_len(self.length)?;
-                    io::Seek::seek(&mut self.file, io::SeekFrom::Start(self.length))?;
+                    file.set_len(self.length)?;
+                    io::Seek::seek(file, io::SeekFrom::Start(self.length))?;
                     return Err(error);
                 }
             }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! runs/.new-<id>/    before the program starts; nobody takes it for a run
-//! runs/<id>/         from then on: start.json, alive, log
-//!                    when the program has ended: alive says how (see `alive`)
-//!                    when everything is known: record.json; alive goes
+//! runs/<id>/         from then on: alive says how it started (see `alive`); log, once the program has written something
+//!                    when more is known while it runs: start.json
+//!                    when the program has ended: alive says how
+//!                    when everything is known: record.json; alive and start.json go
 //! ```
 //!
 //! Nothing waits for the disk before the program starts.
@@ -20,6 +21,8 @@ use crate::metrics::{self, Metrics};
 use crate::outputs::Beginning;
 use crate::record::Record;
 use crate::run_id::RunId;
+
+const START: &str = "start.json";
 
 /// A folder for a run that is about to start. Dropping it removes the folder.
 #[derive(Debug)]
@@ -40,11 +43,8 @@ impl Prepared {
         let mut prepared = Self { ledger: ledger.clone(), new, files: None };
         ledger.give(&prepared.new)?;
         let alive = alive::hold(&prepared.new)?;
-        let log = Writer::new(&prepared.new)?.in_folder(&folder);
-        for file in [alive.file(), log.file()] {
-            ledger.give_file(file)?;
-        }
-        prepared.files = Some((alive, log));
+        ledger.give_file(alive.file())?;
+        prepared.files = Some((alive, Writer::new(&folder, ledger.other_owner()?)));
         Ok(prepared)
     }
 
@@ -54,14 +54,13 @@ impl Prepared {
         record: &Record,
         outputs: impl Iterator<Item = PathBuf>,
     ) -> Result<Recording, Error> {
-        let start = self.new.join("start.json");
-        ledger::write_unsynced(&start, record)?;
-        self.ledger.give(&start)?;
-        let witness = fs::metadata(&start).map_err(io("read", &start))?;
+        let (mut alive, log) = self.files.take().expect("it starts once");
+        let path = self.new.join(alive::FILE);
+        alive.write_start(record).map_err(io("write", &path))?;
+        let witness = alive.file().metadata().map_err(io("read", &path))?;
         let beginning = Beginning::now(&witness, outputs);
         let folder = self.ledger.run_folder(record.id);
         fs::rename(&self.new, &folder).map_err(io("make the folder", &folder))?;
-        let (alive, log) = self.files.take().expect("it starts once");
         Ok(Recording { ledger: self.ledger.clone(), folder, alive, log: Mutex::new(log), beginning })
     }
 }
@@ -99,9 +98,9 @@ impl Recording {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).append(stream, bytes);
     }
 
-    /// Writes again how the run started, with what was found out meanwhile.
+    /// Writes how the run started, with what was found out meanwhile.
     pub fn started(&self, record: &Record) -> Result<(), Error> {
-        let path = self.folder.join("start.json");
+        let path = self.folder.join(START);
         ledger::write_unsynced(&path, record)?;
         self.ledger.give(&path)
     }
@@ -142,8 +141,10 @@ impl Recording {
         let path = self.folder.join("record.json");
         ledger::write_json(&path, record)?;
         self.ledger.give(&path)?;
-        // Whoever reads the record does not look at it.
-        let _ = fs::remove_file(self.folder.join(alive::FILE));
+        // Whoever reads the record does not look at them.
+        for name in [START, alive::FILE] {
+            let _ = fs::remove_file(self.folder.join(name));
+        }
         Ok(())
     }
 }

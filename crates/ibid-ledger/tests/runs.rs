@@ -210,7 +210,7 @@ fn a_damaged_index_is_made_anew() {
     break_it("no table", &|| sql("DROP TABLE runs"));
     break_it("another table", &|| sql("DROP TABLE runs; CREATE TABLE runs (id TEXT)"));
     break_it("no summary", &|| sql("UPDATE runs SET summary = x'ffffffffffffffffff'"));
-    break_it("no id", &|| sql("UPDATE runs SET id = 'text' WHERE rowid = (SELECT min(rowid) FROM runs)"));
+    break_it("no id", &|| sql("UPDATE runs SET id = -1 WHERE id = (SELECT min(id) FROM runs)"));
     break_it("another version", &|| sql("PRAGMA user_version = 999"));
     break_it("gone", &|| fs::remove_file(&index).expect("removed"));
 }

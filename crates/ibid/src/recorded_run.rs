@@ -3,10 +3,10 @@
 //! ```text
 //! main thread                               beside it
 //! make the container                        a folder for the run; a snapshot of the code
-//! right before the program: start.json
+//! right before the program: its start in alive
 //! the program runs ──output→ log            git, names of the image, data inputs
-//!                                           → start.json again with that, unless the program has ended
-//! its end: alive
+//!                                           → start.json with that, unless the program has ended
+//! its end: in alive, too
 //! outputs, metrics                          (joined)
 //! record.json
 //! ```
@@ -147,9 +147,14 @@ impl RecordedRun<'_> {
                 }
             };
             let watch = Watch { before_program: &mut before_program, listener: &listener };
-            let result = native::run(self.store, self.spec, self.host, self.trust, Some(watch));
+            let mut result = native::run(self.store, self.spec, self.host, self.trust, Some(watch));
             let seconds = start.elapsed().as_secs_f64();
             drop(tell);
+            if let Ok(ended) = &mut result {
+                // Removing files takes about as long as recording what there is.
+                let scratch = ended.scratch.take();
+                scope.spawn(|| drop(scratch));
+            }
             if let Some(recording) = recording.get() {
                 self.note_end(&mut record, &result, seconds);
                 if let Err(error) = recording.ended(&record) {

@@ -19,7 +19,7 @@ fn shown(folder: &Path) -> Vec<String> {
 #[test]
 fn both_streams_come_back_as_they_were() {
     let folder = folder();
-    let mut writer = Writer::new(folder.path()).expect("a log");
+    let mut writer = Writer::new(folder.path(), None);
     writer.append(Stream::Stdout, b"one\ntw");
     writer.append(Stream::Stderr, b"oops\n");
     writer.append(Stream::Stdout, b"o\n\xff\x00");
@@ -29,7 +29,7 @@ fn both_streams_come_back_as_they_were() {
 #[test]
 fn a_reader_at_the_end_sees_what_comes_later() {
     let folder = folder();
-    let mut writer = Writer::new(folder.path()).expect("a log");
+    let mut writer = Writer::new(folder.path(), None);
     let mut lines = read(folder.path()).expect("it opens");
     assert_eq!(lines.next_line().expect("readable"), None);
     writer.append(Stream::Stdout, b"on");
@@ -41,7 +41,7 @@ fn a_reader_at_the_end_sees_what_comes_later() {
 #[test]
 fn of_a_long_log_the_first_and_the_last_parts_are_kept() {
     let folder = folder();
-    let mut writer = Writer::with_parts_of(folder.path(), 100).expect("a log");
+    let mut writer = Writer::with_parts_of(folder.path(), None, 100);
     for number in 0..100 {
         writer.append(Stream::Stdout, format!("line {number:02}\n").as_bytes());
     }
@@ -63,7 +63,7 @@ fn of_a_long_log_the_first_and_the_last_parts_are_kept() {
 #[test]
 fn a_piece_that_a_crash_cut_short_is_still_shown() {
     let folder = folder();
-    let mut writer = Writer::new(folder.path()).expect("a log");
+    let mut writer = Writer::new(folder.path(), None);
     writer.append(Stream::Stdout, b"whole\n");
     writer.append(Stream::Stderr, b"cut short\n");
     let path = folder.path().join("log");

@@ -91,15 +91,18 @@ fn what_is_on_the_disk_says_at_every_moment_what_is_known() {
     drop(recording);
     let cut_short = ledger.read(record.id).expect("it is known");
     assert_eq!((cut_short.status, cut_short.warnings.len()), (Status::Ok, 1));
-    assert_eq!(names(&folder), ["alive", "log", "start.json"]);
+    assert_eq!(names(&folder), ["alive", "log"]);
 
     record.id = RunId::random().expect("random numbers");
     let recording = start(&ledger, &record).expect("it starts");
     let folder = recording.folder().to_owned();
+    assert_eq!(names(&folder), ["alive"]);
+    recording.started(&record).expect("more is known");
+    assert_eq!(names(&folder), ["alive", "start.json"]);
     recording.ended(&record).expect("its end is written");
     recording.finish(&record).expect("it is recorded");
     assert_eq!(ledger.read(record.id).expect("it is known"), record);
-    assert_eq!(names(&folder), ["log", "record.json", "start.json"]);
+    assert_eq!(names(&folder), ["record.json"]);
     assert_eq!(names(&project.path().join(".ibid/runs")).len(), 3);
 }
 

@@ -9,7 +9,7 @@ use ibid_core::digest::Digest;
 
 use super::folder;
 use super::tree::{self, What};
-use crate::ledger::{Error, Ledger, io, read_record};
+use crate::ledger::{Error, Ledger, io, read_early, read_record};
 use crate::objects::{Objects, Removed};
 use crate::record::Code;
 
@@ -70,8 +70,8 @@ fn recorded(ledger: &Ledger) -> Result<Vec<Code>, Error> {
         };
         for run in runs {
             let run = run.map_err(io("read", &place))?.path();
-            for name in ["start.json", "record.json"] {
-                match read_record(&run.join(name)) {
+            for record in [read_record(&run.join("record.json")), read_early(&run)] {
+                match record {
                     Ok(record) => all.push(record.code),
                     Err(Error::Io { source, .. })
                         if matches!(

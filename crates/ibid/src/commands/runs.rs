@@ -226,10 +226,12 @@ fn show(ui: &Ui, keys: &[Key], runs: &[&Summary<&str>], names: &Names) {
 /// A value for people; times are told from `now` where that is given.
 fn cell<'a>(key: &Key, value: Value<'a>, now: Option<f64>) -> Cow<'a, str> {
     let text = match (key, value) {
-        (Key::Field(Field::Started | Field::Ended), Value::Text(text)) => match (now, parse_rfc3339(text)) {
-            (Some(now), Some(time)) => ago(now - time, text),
-            _ => return text.into(),
-        },
+        (Key::Field(Field::Started | Field::Ended), Value::Text(text)) => {
+            match now.and_then(|now| Some(now - parse_rfc3339(text)?)) {
+                Some(seconds) => ago(seconds, text),
+                None => return text.into(),
+            }
+        }
         (Key::Field(Field::Seconds | Field::CpuSeconds), Value::Number(number)) => ui::seconds(number),
         (Key::Field(Field::Memory), Value::Number(number)) => ui::bytes(number as u64),
         (Key::Field(Field::Image), Value::List(texts)) => {
