@@ -27,7 +27,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ibid_core::digest::{Digest, Hasher};
+use ibid_core::digest::Digest;
 use ibid_core::dockerignore::Ignore;
 use ibid_core::plan::{Copy, CopySource};
 use ibid_files::beneath::open_root;
@@ -37,6 +37,9 @@ pub(crate) use entry::ContentReader;
 pub use entry::{Entry, Kind};
 pub use select::{Selection, Source};
 pub use walk::{Found, Listing};
+
+/// Records of files that are hashed at a time, bytes.
+const RECORDS_BYTES: usize = 32 << 10;
 
 /// What a folder holds, sorted by path.
 type Entries = Arc<Vec<Entry>>;
@@ -233,8 +236,9 @@ impl Context {
     /// executable. Reads the files whose content is not known yet.
     pub fn digest(&self, selection: &Selection) -> Result<Digest, Error> {
         self.learn_contents(selection, stat_cache::now_ns())?;
-        let mut hasher = Hasher::default();
-        let mut record = Vec::new();
+        // Twice as fast as SHA-256 over the records of many files.
+        let mut hasher = blake3::Hasher::new();
+        let mut record = Vec::with_capacity(2 * RECORDS_BYTES);
         // Numbers of fixed width and lengths before texts: no two selections give the same bytes.
         let text = |record: &mut Vec<u8>, text: &[u8]| {
             record.extend((text.len() as u64).to_le_bytes());
@@ -261,12 +265,15 @@ impl Context {
                     Kind::Special => continue,
                 }
                 text(&mut record, path);
+                if record.len() >= RECORDS_BYTES {
+                    hasher.update(&record);
+                    record.clear();
+                }
             }
             record.push(b'.');
-            hasher.update(&record);
-            record.clear();
         }
-        Ok(hasher.finish())
+        hasher.update(&record);
+        Ok(Digest::of(hasher.finalize().as_bytes()))
     }
 
     /// [`Context::digest`] of what an instruction copies from here; it is computed once.

@@ -33,12 +33,8 @@ pub struct StatCache {
     learnt: Vec<(Box<[u8]>, Stamp, [u8; 32])>,
 }
 
-#[derive(Debug)]
-struct Record {
-    path: Range<usize>,
-    stamp: Stamp,
-    hash: [u8; 32],
-}
+/// Where a record's path is. Its stamp and digest follow it.
+type Record = Range<usize>;
 
 /// How a cache starts: what its digests are, and the version of the format.
 pub type Magic = [u8; 10];
@@ -83,12 +79,11 @@ impl StatCache {
         for _ in 0..count {
             let length = u32::from_le_bytes(bytes[take(4)?].try_into().ok()?);
             let path = take(usize::try_from(length).ok()?)?;
-            let stamp = decode_stamp(bytes[take(STAMP_BYTES)?].try_into().ok()?);
-            let hash = bytes[take(HASH_BYTES)?].try_into().ok()?;
-            if known.last().is_some_and(|last| bytes[last.path.clone()] >= bytes[path.clone()]) {
+            take(STAMP_BYTES + HASH_BYTES)?;
+            if known.last().is_some_and(|last| bytes[last.clone()] >= bytes[path.clone()]) {
                 return None;
             }
-            known.push(Record { path, stamp, hash });
+            known.push(path);
         }
         let used = vec![false; known.len()];
         Some(Self { magic, bytes, known, used, learnt: Vec::new() })
@@ -97,15 +92,21 @@ impl StatCache {
     /// The hash of a file with this stamp. `cursor` is where to look first: that of the last look-up, as
     /// paths are mostly asked for in order.
     pub fn look_up(&mut self, cursor: &mut usize, path: &[u8], stamp: Stamp) -> Option<[u8; 32]> {
-        let path_of = |record: &Record| &self.bytes[record.path.clone()];
+        let path_of = |record: &Record| &self.bytes[record.clone()];
         if self.known.get(*cursor).is_none_or(|record| path_of(record) != path) {
             *cursor = self.known.binary_search_by(|record| path_of(record).cmp(path)).ok()?;
         }
         let at = *cursor;
         *cursor += 1;
         self.used[at] = true;
-        let record = &self.known[at];
-        (record.stamp == stamp).then_some(record.hash)
+        let (known, hash) = self.facts(&self.known[at]);
+        (known == stamp).then_some(hash)
+    }
+
+    /// What is recorded of a file.
+    fn facts(&self, record: &Record) -> (Stamp, [u8; 32]) {
+        let (stamp, hash) = self.bytes[record.end..][..STAMP_BYTES + HASH_BYTES].split_at(STAMP_BYTES);
+        (decode_stamp(stamp.try_into().expect("so long")), hash.try_into().expect("so long"))
     }
 
     /// Remembers what a file holds. Only for one that [`is_settled`].
@@ -146,13 +147,16 @@ impl StatCache {
         };
         let mut learnt = self.learnt.iter().peekable();
         for (record, _) in self.known.iter().zip(&self.used).filter(|(_, used)| **used || keep_unused) {
-            let path = &self.bytes[record.path.clone()];
+            let path = &self.bytes[record.clone()];
             while let Some((new, stamp, hash)) = learnt.next_if(|(new, ..)| **new < *path) {
                 add(new, stamp, hash);
             }
             match learnt.next_if(|(new, ..)| **new == *path) {
                 Some((new, stamp, hash)) => add(new, stamp, hash),
-                None => add(path, &record.stamp, &record.hash),
+                None => {
+                    let (stamp, hash) = self.facts(record);
+                    add(path, &stamp, &hash);
+                }
             }
         }
         for (new, stamp, hash) in learnt {

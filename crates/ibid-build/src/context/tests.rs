@@ -533,3 +533,31 @@ fn a_folder_that_is_missing_or_a_file_is_no_context() {
         assert_eq!(error.to_string(), format!("cannot open the folder {}", folder.path(path).display()));
     }
 }
+
+#[test]
+fn what_is_listed_is_sorted_by_path_as_a_text() {
+    let folder = Folder::new(
+        "a/b/c 1
+         a/b- 1
+         a/b.d/e 1
+         a-b/x/y 1
+         a-b/x! 1
+         a-b- 1
+         a.c 1
+         a/
+         a0/1 1
+         a! 1
+         B/empty/
+         z/a 1",
+    );
+    // More folders than one thread lists alone.
+    for number in 0..40 {
+        folder.write(&format!("many/{number}-/{number}"), "");
+        folder.write(&format!("many/{number}/-"), "");
+    }
+    let context = folder.context("");
+    let listed = context.walk().expect("listed");
+    let paths: Vec<&[u8]> = listed.iter().map(Entry::path_bytes).collect();
+    assert!(paths.is_sorted());
+    assert_eq!(paths.len(), 19 + 1 + 4 * 40);
+}

@@ -1,6 +1,6 @@
 //! Listing a folder in parallel, without what the ignore rules drop.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
@@ -94,16 +94,41 @@ fn walk(context: &Context, folder: &[u8], with_dropped: bool) -> Result<Vec<Foun
         context,
         with_dropped,
         buffer: vec![MaybeUninit::uninit(); 32 * 1024],
-        found: Vec::new(),
+        folders: Vec::new(),
     };
     let first = (folder.to_vec(), context.rules.rules.verdict(folder));
     let listers = parallel::each(first, lister, |lister, (folder, verdict), subfolders| {
         lister.list(&folder, verdict, subfolders)
     })?;
-    let mut found: Vec<Found> = listers.into_iter().flat_map(|lister| lister.found).collect();
-    found.sort_unstable_by(|a, b| a.entry.path_bytes().cmp(b.entry.path_bytes()));
+    let folders = listers.into_iter().flat_map(|lister| lister.folders).collect();
+    let mut found = in_order(folder, folders);
     keep_parents(&mut found);
     Ok(found)
+}
+
+/// What was found in `folder` and below, sorted by path; what each of the folders holds is sorted already.
+fn in_order(folder: &[u8], mut folders: HashMap<Vec<u8>, Vec<Found>>) -> Vec<Found> {
+    let mut all = Vec::with_capacity(folders.values().map(Vec::len).sum());
+    // From the outermost folder to the one at hand: what is left of each, and those of its folders that come next. A path is
+    // sorted as a text, so that `a-b` is between `a` and `a/b`.
+    let begun = |found: Vec<Found>| (found.into_iter(), Vec::<Vec<u8>>::new());
+    let mut levels: Vec<_> = folders.remove(folder).map(begun).into_iter().collect();
+    while let Some((left, waiting)) = levels.last_mut() {
+        let next = left.as_slice().first().map(|found| found.entry.path_bytes());
+        let is_next =
+            |folder: &mut Vec<u8>| next.is_none_or(|next| folder.iter().chain(b"/").lt(next.iter()));
+        if let Some(folder) = waiting.pop_if(is_next) {
+            levels.extend(folders.remove(&folder).map(begun));
+        } else if let Some(found) = left.next() {
+            if found.entry.kind == Kind::Folder {
+                waiting.push(found.entry.path_bytes().to_vec());
+            }
+            all.push(found);
+        } else {
+            levels.pop();
+        }
+    }
+    all
 }
 
 /// Keeps the dropped folders that hold something kept.
@@ -135,11 +160,12 @@ struct Lister<'a> {
     context: &'a Context,
     with_dropped: bool,
     buffer: Vec<MaybeUninit<u8>>,
-    found: Vec<Found>,
+    /// What folders hold, sorted.
+    folders: Vec<(Vec<u8>, Vec<Found>)>,
 }
 
 impl Lister<'_> {
-    /// Adds what `folder` holds to what was found, and those of its folders that are to be listed to `subfolders`.
+    /// Finds what `folder` holds, and adds those of its folders that are to be listed to `subfolders`.
     fn list(
         &mut self,
         folder: &[u8],
@@ -155,6 +181,7 @@ impl Lister<'_> {
             Err(Errno::ACCESS | Errno::PERM) if verdict.ignored => return Ok(()),
             Err(errno) => return Err(failed(errno)),
         };
+        let mut found = Vec::new();
         let mut names = RawDir::new(&fd, &mut self.buffer);
         while let Some(name) = names.next() {
             let name = name.map_err(failed)?;
@@ -190,8 +217,10 @@ impl Lister<'_> {
                 subfolders.push((path.clone(), own));
             }
             let entry = Entry::new(path.into(), kind, Stamp::of(&stat));
-            self.found.push(Found { entry, kept: !own.ignored, rule: own.rule });
+            found.push(Found { entry, kept: !own.ignored, rule: own.rule });
         }
+        found.sort_unstable_by(|a, b| a.entry.path_bytes().cmp(b.entry.path_bytes()));
+        self.folders.push((folder.to_vec(), found));
         Ok(())
     }
 }
