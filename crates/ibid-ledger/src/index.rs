@@ -73,19 +73,26 @@ pub fn runs<'t>(
         }
     }
     gone.extend(known.map(|row| row.id));
-    let decoded = on_threads(&same, |&(id, stamp, summary)| {
-        decode(summary).filter(|run| run.id == id).ok_or((id, stamp))
-    });
-    let mut runs = Vec::with_capacity(found.len());
-    for decoded in decoded {
-        match decoded {
-            Ok(run) => runs.push(run),
-            // Damaged in a way that SQLite does not see.
-            Err(run) => changed.push(run),
+    let mut runs = Vec::new();
+    for (part, damaged) in on_threads(&same, |part| {
+        let (mut runs, mut damaged) = (Vec::with_capacity(part.len()), Vec::new());
+        for &(id, stamp, summary) in part {
+            match decode(summary).filter(|run| run.id == id) {
+                Some(run) => runs.push(run),
+                // In a way that SQLite does not see.
+                None => damaged.push((id, stamp)),
+            }
         }
+        (runs, damaged)
+    }) {
+        runs.extend(part);
+        changed.extend(damaged);
     }
-    let read = on_threads(&changed, |(id, stamp)| {
-        Some((*stamp, Summary::read(*id, &ledger.run_folder(*id), ledger.read(*id))?))
+    let read = on_threads(&changed, |part| {
+        let read = |&(id, stamp): &(RunId, _)| {
+            Some((stamp, Summary::read(id, &ledger.run_folder(id), ledger.read(id))?))
+        };
+        part.iter().filter_map(read).collect::<Vec<_>>()
     });
     let fresh = read.into_iter().flatten().map(|(stamp, run)| (settled(stamp, &run, now), run));
     let encoded = encode(fresh_texts, fresh);
@@ -123,7 +130,7 @@ fn scan(folder: &Path) -> Result<Vec<(RunId, Option<Stamp>)>, Error> {
         stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
     };
     names.sort_unstable_by_key(|(id, _)| *id);
-    Ok(on_threads(&names, |(id, name)| {
+    let stamped = |(id, name): &(RunId, String)| {
         let stat = |path: &str| statat(&handle, path, AtFlags::empty()).ok();
         let stamp = stat(&format!("{name}/record.json")).zip(stat(name)).map(|(record, folder)| Stamp {
             record_time: time(&record),
@@ -131,7 +138,8 @@ fn scan(folder: &Path) -> Result<Vec<(RunId, Option<Stamp>)>, Error> {
             folder_time: time(&folder),
         });
         (*id, stamp)
-    }))
+    };
+    Ok(on_threads(&names, |part| part.iter().map(stamped).collect::<Vec<_>>()).concat())
 }
 
 /// The stamp of a run that will be the same as long as its files are; none when they are too young to tell, or the run
@@ -142,19 +150,17 @@ fn settled(stamp: Option<Stamp>, run: &Summary, now: i128) -> Option<Stamp> {
     (is_old && run.standing != Standing::Known(Status::Running)).then_some(stamp)
 }
 
-/// Does something with each of `items`, on several threads where there are many, and returns the results in order.
-fn on_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// Does something with `items`, in parts on several threads where there are many, and returns what came of each part, in order.
+fn on_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     let size = items.len().div_ceil(threads).max(ITEMS_PER_THREAD_MIN);
     if items.len() <= size {
-        return items.iter().map(work).collect();
+        return vec![work(items)];
     }
     let work = &work;
     std::thread::scope(|scope| {
-        let parts =
-            items.chunks(size).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<_>>()));
-        let parts: Vec<_> = parts.collect();
-        parts.into_iter().flat_map(|part| part.join().expect("no work here panics")).collect()
+        let parts: Vec<_> = items.chunks(size).map(|part| scope.spawn(move || work(part))).collect();
+        parts.into_iter().map(|part| part.join().expect("no work here panics")).collect()
     })
 }
 

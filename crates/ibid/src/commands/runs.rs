@@ -19,6 +19,9 @@ use crate::report::Failure;
 use crate::table::{self, Column, terminal_width};
 use crate::ui::{self, Ui};
 
+/// With fewer, a thread takes longer to start than its columns to make.
+const RUNS_PER_THREAD_MIN: usize = 1000;
+
 /// Damaged records that are named one by one.
 const DAMAGED_SHOWN_MAX: usize = 5;
 
@@ -187,22 +190,30 @@ fn title(key: &Key, names: &Names) -> String {
 fn show(ui: &Ui, keys: &[Key], runs: &[&Summary<&str>], names: &Names) {
     let is_terminal = terminal_width().is_some();
     let now = now() as f64;
-    let columns: Vec<Column> = keys
-        .iter()
-        .map(|key| {
-            let title = match key {
-                Key::Field(Field::Started) => "WHEN".to_owned(),
-                Key::Field(_) => key.title().to_uppercase(),
-                key => title(key, names),
-            };
-            let values: Vec<Value> = runs.iter().map(|run| key.value(run)).collect();
-            let is_number = |value: &Value| *value == Value::None || value.number().is_some();
-            let right = *key != Key::Field(Field::Id) && values.iter().all(is_number);
-            let now = is_terminal.then_some(now);
-            let cells = values.into_iter().map(|value| cell(key, value, now)).collect();
-            Column { title, cells, right }
+    let column = |key: &Key| {
+        let title = match key {
+            Key::Field(Field::Started) => "WHEN".to_owned(),
+            Key::Field(_) => key.title().to_uppercase(),
+            key => title(key, names),
+        };
+        let values: Vec<Value> = runs.iter().map(|run| key.value(run)).collect();
+        let is_number = |value: &Value| *value == Value::None || value.number().is_some();
+        let right = *key != Key::Field(Field::Id) && values.iter().all(is_number);
+        let now = is_terminal.then_some(now);
+        let cells = values.into_iter().map(|value| cell(key, value, now)).collect();
+        Column { title, cells, right }
+    };
+    let columns: Vec<Column> = if runs.len() < RUNS_PER_THREAD_MIN {
+        keys.iter().map(column).collect()
+    } else {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            let parts = keys.chunks(keys.len().div_ceil(threads).max(1));
+            let parts: Vec<_> =
+                parts.map(|part| scope.spawn(move || part.iter().map(column).collect::<Vec<_>>())).collect();
+            parts.into_iter().flat_map(|part| part.join().expect("no column panics")).collect()
         })
-        .collect();
+    };
     let status = keys.iter().position(|key| *key == Key::Field(Field::Status));
     let style = |row: usize, column: usize| {
         (Some(column) == status).then(|| match runs[row].standing {
