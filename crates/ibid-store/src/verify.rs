@@ -86,15 +86,23 @@ impl Store {
     fn quarantine_alone(&self, damaged: &[Damaged]) -> Result<()> {
         let folder = self.quarantine_folder();
         fs::create_dir_all(&folder).map_err(Error::io("make the folder", &folder))?;
-        for item in damaged {
-            let target = folder.join(format!("{}-{}", item.digest.hex(), random_name()));
-            match rustix::fs::rename(&item.path, &target) {
-                // Somebody was faster.
-                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                Err(errno) => return Err(Error::io("move away", &item.path)(errno)),
-            }
+        let names: BTreeSet<String> = damaged.iter().map(|item| item.digest.hex()).collect();
+        // Copies of what is damaged are damaged.
+        let copies = self.identity_layers_over(&names)?;
+        for path in damaged.iter().map(|item| &item.path).chain(&copies) {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            self.move_to_quarantine(path, &name)?;
         }
-        self.forget_values_that_name(&damaged.iter().map(|item| item.digest.hex()).collect())
+        self.forget_values_that_name(&names)
+    }
+
+    fn move_to_quarantine(&self, path: &Path, name: &str) -> Result<()> {
+        let target = self.quarantine_folder().join(format!("{name}-{}", random_name()));
+        match rustix::fs::rename(path, &target) {
+            // Somebody was faster.
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::io("move away", path)(errno)),
+        }
     }
 
     pub(crate) fn quarantine_folder(&self) -> PathBuf {
