@@ -5,11 +5,11 @@ use std::path::Path;
 use ibid_core::digest::Digest;
 use ibid_core::run::{ContainerOptions, Network};
 use ibid_sandbox::ExitStatus;
-use ibid_store::Store;
+use ibid_store::{CopiedFiles, Store};
 
 use crate::project::Project;
 use crate::report::Failure;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 /// Takes out limits that cannot be kept here where that was allowed, with a warning; says which ports are reachable anyhow.
 pub fn narrate(ui: &Ui, options: &mut ContainerOptions) {
@@ -43,6 +43,17 @@ pub fn explain_end(ui: &Ui, options: &ContainerOptions, status: ExitStatus) {
         ui.hint(&format!(
             "the kernel ends programs so that need more memory than --memory gives them, here {} MiB",
             bytes >> 20
+        ));
+    }
+}
+
+/// Says why the first run of somebody else's image takes longer.
+pub fn on_copy(ui: &Ui) -> impl Fn(CopiedFiles) {
+    |CopiedFiles { files, bytes }| {
+        let plural = if files == 1 { "file" } else { "files" };
+        ui.say(&format!(
+            "the image's user has another id than you: copying {files} {plural} of theirs ({}), once, so that you own them in its runs",
+            ui::bytes(bytes)
         ));
     }
 }
