@@ -137,8 +137,9 @@ impl Store {
                 let status = rustix::fs::statat(&opened, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(look)?;
                 let entry = by_path[path.as_slice()];
-                // With one mapped id, the manifest is all that holds the owners of links, pipes and devices.
-                let is_owned = owner::only_uid().is_none() || owner::holds_attribute(&status);
+                // Where the disk cannot hold them, the manifest is all that holds the owners of links, pipes and devices.
+                let is_owned =
+                    !owner::needs_more_than(status.st_uid, status.st_gid) || owner::holds_attribute(&status);
                 let c_name = CString::new(*name).expect("a name holds no NUL");
                 let owner = || owner::in_layer(in_folder(&opened, &c_name), &status).map_err(look);
                 let owner = is_owned.then(owner).transpose()?;
