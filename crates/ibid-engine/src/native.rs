@@ -11,7 +11,7 @@ use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
     Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Upper, Usage,
 };
-use ibid_store::{CopiedFiles, Found, MergedView, Scratch, Store};
+use ibid_store::{Copying, Found, MergedView, Scratch, Store};
 
 use crate::container;
 use crate::identity::{self, HostUser, Identity};
@@ -84,8 +84,8 @@ pub struct Watch<'a> {
     pub listener: relay::Listener<'a>,
 }
 
-/// Told before files of the image are copied that are to be the person's; once for an image.
-pub type OnCopy<'a> = &'a dyn Fn(CopiedFiles);
+/// Told when files of the image are copied that are to be the person's; once for an image.
+pub type OnCopy<'a> = &'a dyn Fn(Copying);
 
 /// How a run went.
 #[derive(Debug)]

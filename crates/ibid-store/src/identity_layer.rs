@@ -20,6 +20,7 @@ mod visible;
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use ibid_core::digest::{DiffId, Digest};
@@ -49,11 +50,10 @@ impl OwnerChange {
     fn of(&self, entry: &Entry) -> Option<Owner> {
         let is_users = entry.uid == self.from.0 && self.from.0 != self.to.0;
         let (group, others) = (entry.mode >> 3 & 0o7, entry.mode & 0o7);
-        let is_groups = entry.gid == self.from.1
-            && self.from.1 != self.to.1
-            // A link is followed whoever owns it, and no file at a whiteout has a group.
-            && !matches!(entry.kind, Kind::Symlink { .. } | Kind::Whiteout)
-            && (is_users || group & !others != 0);
+        // A link is followed whoever owns it, and a whiteout has no group.
+        let needs_group =
+            !matches!(entry.kind, Kind::Symlink { .. } | Kind::Whiteout) && group & !others != 0;
+        let is_groups = entry.gid == self.from.1 && self.from.1 != self.to.1 && (is_users || needs_group);
         let uid = if is_users { self.to.0 } else { entry.uid };
         let gid = if is_groups { self.to.1 } else { entry.gid };
         (is_users || is_groups).then_some((uid, gid))
@@ -67,6 +67,15 @@ pub struct CopiedFiles {
     pub files: usize,
     /// Their content.
     pub bytes: u64,
+}
+
+/// What is told while an identity layer is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copying {
+    /// So much will be copied.
+    Starts(CopiedFiles),
+    /// So many files could not be read, which is so in stores of others only: they stay as they are.
+    LeftOut(usize),
 }
 
 /// An identity layer that lies over the layers of an image.
@@ -90,13 +99,13 @@ impl IdentityLayer {
 
 impl Store {
     /// The identity layer over `layers`, lowest first; none when nothing changes its owner. When it has to be made, `on_copy` is
-    /// told how much there is to copy. In a store that cannot be written, it is made in `scratch`.
+    /// told. In a store that cannot be written, it is made in `scratch`.
     pub fn identity_layer(
         &self,
         layers: &[DiffId],
         change: OwnerChange,
         scratch: &Scratch,
-        on_copy: &dyn Fn(CopiedFiles),
+        on_copy: &dyn Fn(Copying),
     ) -> Result<Option<IdentityLayer>> {
         // There, every file is the one user's on disk already.
         if change.from == change.to || owner::only_uid().is_some() {
@@ -123,7 +132,8 @@ impl Store {
             return Ok(found(&folder));
         }
         let identities = self.identities_folder();
-        match fs::create_dir(&identities) {
+        // Unlike layers, they hold programs that become the person whoever starts them.
+        match fs::DirBuilder::new().mode(0o700).create(&identities) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(Error::io("make the folder", &identities)(error));
             }
@@ -144,7 +154,7 @@ impl Store {
         draft: &StagedFolder,
         layers: &[DiffId],
         change: OwnerChange,
-        on_copy: &dyn Fn(CopiedFiles),
+        on_copy: &dyn Fn(Copying),
     ) -> Result<CopiedFiles> {
         let manifests = layers
             .iter()
@@ -157,8 +167,11 @@ impl Store {
             fs::remove_dir(&tree).map_err(Error::io("remove", &tree))?;
             return Ok(copied);
         }
-        on_copy(copied);
-        copy::into_tree(&tree, &changed)?;
+        on_copy(Copying::Starts(copied));
+        let left_out = copy::into_tree(&tree, &changed)?;
+        if left_out > 0 {
+            on_copy(Copying::LeftOut(left_out));
+        }
         Ok(copied)
     }
 

@@ -83,7 +83,7 @@ pub use downloads::{DownloadDraft, PartDownload};
 pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};
-pub use identity_layer::{CopiedFiles, IdentityLayer, OwnerChange};
+pub use identity_layer::{CopiedFiles, Copying, IdentityLayer, OwnerChange};
 pub use import::{ImportedArchive, UnpackedLayer};
 pub use ledgers::{AskLedger, LedgerNeeds};
 pub use load::LoadedImage;

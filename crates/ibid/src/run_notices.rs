@@ -5,7 +5,7 @@ use std::path::Path;
 use ibid_core::digest::Digest;
 use ibid_core::run::{ContainerOptions, Network};
 use ibid_sandbox::ExitStatus;
-use ibid_store::{CopiedFiles, Store};
+use ibid_store::{CopiedFiles, Copying, Store};
 
 use crate::project::Project;
 use crate::report::Failure;
@@ -48,13 +48,20 @@ pub fn explain_end(ui: &Ui, options: &ContainerOptions, status: ExitStatus) {
 }
 
 /// Says why the first run of somebody else's image takes longer.
-pub fn on_copy(ui: &Ui) -> impl Fn(CopiedFiles) {
-    |CopiedFiles { files, bytes }| {
-        let plural = if files == 1 { "file" } else { "files" };
-        ui.say(&format!(
-            "the image's user has another id than you: copying {files} {plural} of theirs ({}), once, so that you own them in its runs",
+pub fn on_copy(ui: &Ui) -> impl Fn(Copying) {
+    let plural = |files: usize| if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+    move |copying| {
+        match copying {
+        Copying::Starts(CopiedFiles { files, bytes }) => ui.say(&format!(
+            "the run's user has another id in the image than you: copying {} of theirs ({}), once, so that they are yours in its runs",
+            plural(files),
             ui::bytes(bytes)
-        ));
+        )),
+        Copying::LeftOut(files) => ui.warn(&format!(
+            "{} of theirs cannot be read in a store of somebody else's, and stay as they are",
+            plural(files)
+        )),
+    }
     }
 }
 

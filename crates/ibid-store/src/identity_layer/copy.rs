@@ -1,6 +1,7 @@
 //! Copies with another owner.
 
 use std::ffi::{CString, OsStr};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -21,6 +22,8 @@ use crate::{Error, Result};
 
 /// Threads that copy files.
 const THREADS_MAX: usize = 4;
+/// What fails where a file cannot be read.
+const READ: &str = "open to read";
 /// Files that a thread takes at once: those of a folder mostly follow each other.
 const FILES_AT_ONCE: usize = 64;
 /// Bytes that the kernel is asked to copy at once.
@@ -28,15 +31,15 @@ const COPY_BYTES_MAX: usize = 1 << 30;
 /// Bytes that are read at once where the kernel copies nothing by itself.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Makes all of it in an empty tree.
-pub(super) fn into_tree(tree: &Path, changed: &Changed<'_>) -> Result<()> {
+/// Makes all of it in an empty tree. Returns how many files cannot be read and are left out.
+pub(super) fn into_tree(tree: &Path, changed: &Changed<'_>) -> Result<usize> {
     let target = Target { root: open_tree(tree)?, path: tree };
     for (entry, _) in &changed.folders {
         let (folder, name) = target.place(&entry.path)?;
         rustix::fs::mkdirat(&folder, &*name, Mode::from_raw_mode(0o700))
             .map_err(target.failed("make the folder", &entry.path))?;
     }
-    copy_files(&target, &changed.files)?;
+    let left_out = copy_files(&target, &changed.files)?;
     // Last, and those in a folder before it: making something in a folder changes its time, and it may be one that not even
     // its owner can write.
     for (entry, owner) in changed.folders.iter().rev() {
@@ -44,11 +47,12 @@ pub(super) fn into_tree(tree: &Path, changed: &Changed<'_>) -> Result<()> {
             open_folder(target.root.as_fd(), &entry.path).map_err(target.failed("open", &entry.path))?;
         target.dress(folder.as_fd(), entry, *owner)?;
     }
-    Ok(())
+    Ok(left_out)
 }
 
-fn copy_files(target: &Target<'_>, files: &[ChangedFile<'_>]) -> Result<()> {
+fn copy_files(target: &Target<'_>, files: &[ChangedFile<'_>]) -> Result<usize> {
     let (next, stopped, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
+    let left_out = AtomicUsize::new(0);
     let work = || {
         // Entries of a folder follow each other: where the last one came from and went to is mostly the next one's place, too.
         let mut opened = None;
@@ -56,10 +60,19 @@ fn copy_files(target: &Target<'_>, files: &[ChangedFile<'_>]) -> Result<()> {
             let from = next.fetch_add(FILES_AT_ONCE, Ordering::Relaxed);
             let Some(rest) = files.get(from..).filter(|rest| !rest.is_empty()) else { return };
             for file in &rest[..rest.len().min(FILES_AT_ONCE)] {
-                if let Err(error) = target.copy(file, &mut opened) {
-                    stopped.store(true, Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    return;
+                match target.copy(file, &mut opened) {
+                    Ok(()) => {}
+                    // This process may read all files of its own store: this one is in somebody else's.
+                    Err(Error::Io { action: READ, source, .. })
+                        if source.kind() == ErrorKind::PermissionDenied =>
+                    {
+                        left_out.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => {
+                        stopped.store(true, Ordering::Relaxed);
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                        return;
+                    }
                 }
             }
         }
@@ -74,7 +87,7 @@ fn copy_files(target: &Target<'_>, files: &[ChangedFile<'_>]) -> Result<()> {
     });
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
-        None => Ok(()),
+        None => Ok(left_out.into_inner()),
     }
 }
 
@@ -105,7 +118,7 @@ impl Target<'_> {
             _ => {
                 let shown = file.tree.join(as_path(from_path));
                 let source = open_tree(file.tree)?;
-                let from = open_folder(source.as_fd(), from_path).map_err(Error::io("open", &shown))?;
+                let from = open_folder(source.as_fd(), from_path).map_err(Error::io(READ, &shown))?;
                 let to = open_folder(self.root.as_fd(), to_path).map_err(self.failed("open", to_path))?;
                 OpenedFolders { tree: file.tree, folder: from_path, from, to: (to_path, to) }
             }
@@ -156,7 +169,7 @@ impl Target<'_> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let source =
             rustix::fs::openat(from, OsStr::from_bytes(path::name(&entry.path)), flags, Mode::empty())
-                .map_err(Error::io("open", &shown))?;
+                .map_err(Error::io(READ, &shown))?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(folder, &**name, flags, Mode::from_raw_mode(0o600))
             .map_err(self.failed("create", &entry.path))?;

@@ -235,8 +235,9 @@ mod tests {
                 of_group("e", 0o660, 0),
                 entry("f", Kind::File { size: 1 }, 0o600, 1000, 50),
                 entry("l", Kind::Symlink { target: Vec::new() }, 0o777, 0, 1000),
+                entry("m", Kind::Symlink { target: Vec::new() }, 0o777, 1000, 1000),
             ]],
-            &["a 0:8 of 0", "d 0:8 of 0", "f 7:50 of 0"],
+            &["a 0:8 of 0", "d 0:8 of 0", "f 7:50 of 0", "m 7:8 of 0"],
         );
     }
 
