@@ -1,6 +1,8 @@
 //! Level 4: inside a container of Docker, with as many of its restrictions lifted as `docs/privileges.md` says are in the way, and
 //! before that the reason why not.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
 use ibid_testing::OrdinaryUser;
@@ -25,9 +27,12 @@ impl Inside {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let engine = Engine::start(folder.path(), data.path());
         let inside = Self { engine, name: "ibid-inside", _folders: [folder, data] };
-        let script = "tar -C \"$0\" -c bin etc | docker import - \"$1\"";
+        // For a store among the container's own files.
+        let store = site.place.folder("image/store");
+        fs::set_permissions(store, fs::Permissions::from_mode(0o777)).expect("its mode");
+        let script = "tar -c -C \"$0/project\" bin etc -C \"$0/image\" store | docker import - \"$1\"";
         let mut import = inside.engine.command("sh");
-        import.args(["-c", script]).arg(site.path("project")).arg(IMAGE);
+        import.args(["-c", script]).arg(site.place.path()).arg(IMAGE);
         check(import);
         let user = format!("{}:{}", user.uid, user.gid);
         let mut run = inside.run(site, &LIFTED);
@@ -74,8 +79,8 @@ impl Inside {
         };
         let store = site.path("home/.local/share").display().to_string();
         check(&[], &store, "this host forbids user namespaces: a seccomp filter refuses them");
-        check(&LIFTED[..2], &store, "part of /proc is hidden here");
-        check(&LIFTED, "/made", "cannot make the folder `/made");
+        check(&LIFTED[..2], &store, "part of `/proc` is hidden here");
+        check(&LIFTED, "/store", "lies on an overlay itself");
     }
 }
 

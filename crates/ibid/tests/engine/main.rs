@@ -93,6 +93,33 @@ const CASES: &[Case] = &[
     ),
     shell("nothing of the host's descriptors", &["sh", "-c", "ls /proc/$$/fd; true"], "0\n1\n2\n"),
     shell(
+        "nor of ibid's own process there",
+        &[
+            "sh",
+            "-c",
+            "cat /proc/1/environ 2>/dev/null | grep -c leaked; ls -l /proc/1 /proc/1/fd 2>/dev/null | grep -c -e '->'; true",
+        ],
+        "0\n0\n",
+    ),
+    shell(
+        "nothing is mounted but what belongs to a run",
+        &[
+            "sh",
+            "-c",
+            "cut -d' ' -f5 /proc/self/mountinfo | grep -v -E '^/(proc|sys|dev|etc|run/ibid)(/|$)' | sort | xargs echo",
+        ],
+        "/ /code /code/.ibid /code/data /code/venv\n",
+    ),
+    Case {
+        options: &["--pegged"],
+        ..shell("nothing of the project where it is not mounted", &["ls", "-A"], "data\noutput\nvenv\nword\n")
+    },
+    shell(
+        "no memory that is shared with the host",
+        &["sh", "-c", "ls -A /dev/shm; ls -A /dev/mqueue; wc -l < /proc/sysvipc/shm"],
+        "1\n",
+    ),
+    shell(
         "nothing of the host's processes",
         &["sh", "-c", "set -- /proc/[0-9]*; echo $#; cat /proc/1/comm"],
         "2\nibid\n",
