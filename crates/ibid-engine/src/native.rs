@@ -11,7 +11,7 @@ use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
     Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Upper, Usage,
 };
-use ibid_store::{Found, MergedView, Scratch, Store};
+use ibid_store::{Copying, Found, MergedView, Scratch, Store};
 
 use crate::container;
 use crate::identity::{self, HostUser, Identity};
@@ -84,6 +84,9 @@ pub struct Watch<'a> {
     pub listener: relay::Listener<'a>,
 }
 
+/// Told when files of the image are copied that are to be the person's; once for an image.
+pub type OnCopy<'a> = &'a dyn Fn(Copying);
+
 /// How a run went.
 #[derive(Debug)]
 pub struct Ended {
@@ -104,10 +107,11 @@ pub fn run(
     spec: &RunSpec,
     host: &HostUser,
     trust: &HostTrust,
+    on_copy: OnCopy<'_>,
     watch: Option<Watch<'_>>,
 ) -> Result<Ended, Error> {
     let image = store.image(&spec.image)?;
-    let lowers = store.lowers(&image.rootfs.diff_ids);
+    let mut lowers = store.lowers(&image.rootfs.diff_ids);
     let view = MergedView::new(lowers.clone());
     let identity = identity::decide(
         host,
@@ -117,8 +121,15 @@ pub fn run(
         &read_text(&view, "/etc/group")?,
     )?;
     let scratch = store.scratch()?;
+    let identity_layer = match identity.owner_change {
+        Some(change) => store.identity_layer(&image.rootfs.diff_ids, change, &scratch, on_copy)?,
+        None => None,
+    };
+    if let Some(layer) = &identity_layer {
+        lowers.insert(0, layer.tree().to_owned());
+    }
     // A run may go on for days: others may delete what it does not use.
-    scratch.lease(&image.rootfs.diff_ids)?;
+    scratch.lease(&image.rootfs.diff_ids, identity_layer.as_ref())?;
     image.rootfs.diff_ids.iter().for_each(|layer| store.use_layer(layer));
     store.unlock();
     if identity.make_home {

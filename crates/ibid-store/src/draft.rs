@@ -8,6 +8,7 @@ use ibid_core::digest::{DiffId, Hasher};
 use rustix::fs::Mode;
 
 use crate::gc;
+use crate::identity_layer::IdentityLayer;
 use crate::layers::{open_tree, write_manifest};
 use crate::pack::pack;
 use crate::scan::scan;
@@ -123,16 +124,17 @@ impl Scratch {
         &self.work
     }
 
-    /// The folder itself, in which the run may keep other temporary files. It must not use the names `upper`, `work`
-    /// and `layers`.
+    /// The folder itself, in which the run may keep other temporary files. It must not use the names `upper`, `work`,
+    /// `layers` and `identity`.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// Writes down which layers its owner uses, so that they stay while it exists, whoever else deletes.
-    pub fn lease(&self, layers: &[DiffId]) -> Result<()> {
+    pub fn lease(&self, layers: &[DiffId], identity: Option<&IdentityLayer>) -> Result<()> {
         let path = self.folder.path().join(gc::LEASE);
-        let text: String = layers.iter().map(|layer| format!("{layer}\n")).collect();
+        let layers = layers.iter().map(|layer| format!("{layer}\n"));
+        let text: String = layers.chain(identity.map(|layer| format!("{}\n", layer.key()))).collect();
         std::fs::write(&path, text).map_err(Error::io("write", &path))
     }
 

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use ibid_core::digest::{DiffId, Digest};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 
+use crate::identity_layer;
 use crate::ledgers::AskLedger;
 use crate::mounts::{self, Kept};
 use crate::remove::remove_tree;
@@ -54,6 +55,8 @@ pub struct Item {
 /// What an [`Item`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ItemKind {
+    /// A layer of copies that belong to another owner.
+    IdentityLayer,
     /// An unpacked layer.
     Layer,
     /// A configuration of an image that has no tag.
@@ -74,6 +77,7 @@ impl ItemKind {
     /// Its name in messages.
     pub fn name(self) -> &'static str {
         match self {
+            Self::IdentityLayer => "identity layer",
             Self::Layer => "layer",
             Self::Image => "image without tag",
             Self::Package => "package",
@@ -115,7 +119,11 @@ impl Store {
     fn collect_alone(&self, limit: Limit, dry_run: bool, ask: AskLedger) -> Result<Collected> {
         let needed = self.needed(self.needed_by_ledgers(ask, dry_run)?)?;
         let (mut items, bytes_needed) = self.items(&needed)?;
-        items.sort_by(|a, b| (a.last_used, &a.name).cmp(&(b.last_used, &b.name)));
+        // Copies of what layers hold are the first to go.
+        let is_original = |item: &Item| item.kind != ItemKind::IdentityLayer;
+        items.sort_by(|a, b| {
+            (is_original(a), a.last_used, &a.name).cmp(&(is_original(b), b.last_used, &b.name))
+        });
         let mut total = bytes_needed + items.iter().map(|item| item.bytes).sum::<u64>();
         let mut removed = Vec::new();
         for item in items {
@@ -198,6 +206,25 @@ impl Store {
                 items.push(Item { bytes, ..item(ItemKind::Layer, digest.to_string(), &path, &metadata) });
             }
         }
+        for (path, metadata) in entries(&self.identities_folder())? {
+            let Ok(digest) = Digest::from_hex(&name(&path)) else { continue };
+            let about = identity_layer::about(&path).ok();
+            let bytes = about
+                .as_ref()
+                .map_or(0, |about| about.copied.bytes + about.copied.files as u64 * BLOCK_BYTES);
+            // A run leases it as it leases layers.
+            if needed.layers.contains(&DiffId(digest)) {
+                bytes_needed += bytes;
+                continue;
+            }
+            let mut item = item(ItemKind::IdentityLayer, digest.hex(), &path, &metadata);
+            item.bytes += bytes;
+            // Without its image nobody can use it.
+            if about.is_none_or(|about| about.layers.iter().any(|layer| !self.has_layer(&DiffId(*layer)))) {
+                item.last_used = 0;
+            }
+            items.push(item);
+        }
         for (path, metadata) in entries(&root.join("blobs/sha256"))? {
             let Ok(digest) = Digest::from_hex(&name(&path)) else { continue };
             if needed.images.contains(&digest) {
@@ -228,7 +255,11 @@ impl Store {
     }
 
     fn take_away(&self, item: &Item) -> Result<()> {
-        if !matches!(item.kind, ItemKind::Layer | ItemKind::CacheMount | ItemKind::Damaged) {
+        let is_folder = matches!(
+            item.kind,
+            ItemKind::IdentityLayer | ItemKind::Layer | ItemKind::CacheMount | ItemKind::Damaged
+        );
+        if !is_folder {
             return match fs::remove_file(&item.path) {
                 Err(error) if error.kind() == ErrorKind::IsADirectory => remove_tree(&item.path),
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -237,10 +268,7 @@ impl Store {
                 _ => Ok(()),
             };
         }
-        let grave = StagedFolder::new(&self.tmp())?;
-        let target = grave.path().join("removed");
-        rustix::fs::rename(&item.path, &target).map_err(Error::io("move away", &item.path))?;
-        grave.remove()
+        self.take_folder_away(&item.path)
     }
 
     /// Removes the notes about removed images, and cache values that name what was removed.
@@ -254,7 +282,31 @@ impl Store {
                 }
             }
         }
+        for path in self.identity_layers_over(&gone)? {
+            self.take_folder_away(&path)?;
+        }
         self.forget_values_that_name(&gone)
+    }
+
+    pub(crate) fn take_folder_away(&self, path: &Path) -> Result<()> {
+        let grave = StagedFolder::new(&self.tmp())?;
+        let target = grave.path().join("removed");
+        rustix::fs::rename(path, &target).map_err(Error::io("move away", path))?;
+        grave.remove()
+    }
+
+    /// The identity layers over one of the layers whose digests have these digits.
+    pub(crate) fn identity_layers_over(&self, layers: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for (path, _) in entries(&self.identities_folder())? {
+            // One that cannot be read is nobody's.
+            let lies_over = identity_layer::about(&path)
+                .map_or(true, |about| about.layers.iter().any(|layer| layers.contains(&layer.hex())));
+            if lies_over {
+                found.push(path);
+            }
+        }
+        Ok(found)
     }
 
     /// Removes cache values that name one of these digests.

@@ -22,6 +22,7 @@
 //! ├── downloads/<hex>.part           what has come of a registry's blob, flocked while it is on its way
 //! ├── quarantine/<hex>-<random>       what was found to be damaged: see `verify`
 //! ├── boot                           which start of the machine the store was last opened after: see `restart`
+//! ├── identities/<hex>/              copies of what one owner has in an image, as another's: see `identity_layer`
 //! ├── skeleton/                      empty mount points, always the lowest folder of an overlay
 //! └── tmp/<random>                   drafts, scratch, files being written; a live one is flocked
 //! ```
@@ -47,6 +48,7 @@ mod draft;
 mod error;
 mod gc;
 mod header;
+mod identity_layer;
 mod image_archive;
 mod import;
 mod layers;
@@ -81,6 +83,7 @@ pub use downloads::{DownloadDraft, PartDownload};
 pub use draft::{CommitRules, LayerDraft, Scratch};
 pub use error::Error;
 pub use gc::{Collected, Item, ItemKind, Limit};
+pub use identity_layer::{CopiedFiles, Copying, IdentityLayer, OwnerChange};
 pub use import::{ImportedArchive, UnpackedLayer};
 pub use ledgers::{AskLedger, LedgerNeeds};
 pub use load::LoadedImage;

@@ -1,9 +1,11 @@
 //! After a restart of the machine. Layers are not waited for to reach the disk, so a power cut can take contents of those that were
 //! made shortly before it. What was on the disk when the machine started is safe; so the first to open the store after a restart looks
 //! at the layers that were made since the restart before: whether each file is there, with its size and attributes.
+//! Identity layers of that time go: they are copies.
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use ibid_core::digest::DiffId;
@@ -34,10 +36,12 @@ impl Store {
         }
         if known.is_some() {
             let since = fs::metadata(&path).and_then(|metadata| metadata.modified());
-            let damaged = self.damaged_since(since.map_err(Error::io("look at", &path))?)?;
+            let since = since.map_err(Error::io("look at", &path))?;
+            let damaged = self.damaged_since(since)?;
             if !damaged.is_empty() {
                 self.quarantine(&damaged, &|| {})?;
             }
+            self.drop_identity_layers_since(since)?;
         }
         let mut file = StagedFile::new(&self.tmp())?;
         file.write(&now)?;
@@ -57,6 +61,28 @@ impl Store {
             }
         }
         Ok(damaged)
+    }
+
+    /// Removes the identity layers made since: what they hold is listed nowhere, and they are soon made again.
+    fn drop_identity_layers_since(&self, since: SystemTime) -> Result<()> {
+        let is_older = |path: &Path| {
+            fs::metadata(path.join("about"))
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|made| made < since)
+        };
+        let made = digests_in(&self.identities_folder(), "")?;
+        let suspects: Vec<PathBuf> =
+            made.into_iter().map(|(path, _)| path).filter(|path| !is_older(path)).collect();
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        self.lock_exclusively(&|| {})?;
+        // Who was faster has written down this start of the machine, and may be running with a layer that is in order.
+        let is_first = fs::read(self.root().join("boot")).ok() != fs::read(BOOT_ID).ok();
+        let dropped =
+            if is_first { suspects.iter().try_for_each(|path| self.take_folder_away(path)) } else { Ok(()) };
+        self.lock_shared()?;
+        dropped
     }
 
     fn look_at_layer(&self, diff_id: &DiffId) -> Result<()> {

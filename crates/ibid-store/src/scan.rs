@@ -221,7 +221,7 @@ impl Scan<'_> {
         status: &Statx,
         maker: Owner,
     ) -> rustix::io::Result<Owner> {
-        if owner::only_uid().is_none() {
+        if !owner::needs_more_than(status.stx_uid, status.stx_gid) {
             return Ok((status.stx_uid, status.stx_gid));
         }
         let status = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;

@@ -86,15 +86,23 @@ impl Store {
     fn quarantine_alone(&self, damaged: &[Damaged]) -> Result<()> {
         let folder = self.quarantine_folder();
         fs::create_dir_all(&folder).map_err(Error::io("make the folder", &folder))?;
-        for item in damaged {
-            let target = folder.join(format!("{}-{}", item.digest.hex(), random_name()));
-            match rustix::fs::rename(&item.path, &target) {
-                // Somebody was faster.
-                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                Err(errno) => return Err(Error::io("move away", &item.path)(errno)),
-            }
+        let names: BTreeSet<String> = damaged.iter().map(|item| item.digest.hex()).collect();
+        // Copies of what is damaged are damaged.
+        let copies = self.identity_layers_over(&names)?;
+        for path in damaged.iter().map(|item| &item.path).chain(&copies) {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            self.move_to_quarantine(path, &name)?;
         }
-        self.forget_values_that_name(&damaged.iter().map(|item| item.digest.hex()).collect())
+        self.forget_values_that_name(&names)
+    }
+
+    fn move_to_quarantine(&self, path: &Path, name: &str) -> Result<()> {
+        let target = self.quarantine_folder().join(format!("{name}-{}", random_name()));
+        match rustix::fs::rename(path, &target) {
+            // Somebody was faster.
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::io("move away", path)(errno)),
+        }
     }
 
     pub(crate) fn quarantine_folder(&self) -> PathBuf {
@@ -129,8 +137,9 @@ impl Store {
                 let status = rustix::fs::statat(&opened, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(look)?;
                 let entry = by_path[path.as_slice()];
-                // With one mapped id, the manifest is all that holds the owners of links, pipes and devices.
-                let is_owned = owner::only_uid().is_none() || owner::holds_attribute(&status);
+                // Where the disk cannot hold them, the manifest is all that holds the owners of links, pipes and devices.
+                let is_owned =
+                    !owner::needs_more_than(status.st_uid, status.st_gid) || owner::holds_attribute(&status);
                 let c_name = CString::new(*name).expect("a name holds no NUL");
                 let owner = || owner::in_layer(in_folder(&opened, &c_name), &status).map_err(look);
                 let owner = is_owned.then(owner).transpose()?;

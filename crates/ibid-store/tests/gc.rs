@@ -64,7 +64,7 @@ fn what_tags_and_leases_need_stays() {
     download.write(b"fetched").unwrap();
     download.publish().unwrap();
     let scratch = store.scratch().unwrap();
-    scratch.lease(&[leased]).unwrap();
+    scratch.lease(&[leased], None).unwrap();
 
     let planned = store.collect(Limit::Bytes(0), true, &|_| LedgerNeeds::Absent, &no_wait).unwrap();
     assert!(store.has_layer(&loose), "a dry run removes nothing");

@@ -6,6 +6,9 @@
 //! | a file or folder | in its attribute `user.ibid.owner`, as `UID:GID` |
 //! | a link, pipe, socket or device, which can have no such attribute | in this process's memory, until its layer is made |
 //!
+//! Where many are mapped, an image can still name ids beyond them, such as those of another institute's directory service. On disk, [`NOBODY`]
+//! stands for each of them, and the owner is kept in the same ways.
+//!
 //! So the attribute moves with a file, whether it is renamed, linked, or copied up by an overlay. What has neither was made
 //! by a process in a container and belongs to whoever that ran as.
 
@@ -25,6 +28,9 @@ pub const ATTRIBUTE: &str = "user.ibid.owner";
 
 /// User and group id.
 pub type Owner = (u32, u32);
+
+/// Stands for a user, or group, that the user namespace has no id for; the number by which the kernel shows such ids, too.
+const NOBODY: u32 = 65_534;
 
 /// The one mapped user id; the highest number, which nobody can have, where there are many.
 static ONLY_UID: AtomicU32 = AtomicU32::new(u32::MAX);
@@ -56,14 +62,54 @@ pub fn change(file: impl AsFd, (uid, gid): Owner) -> Result<(), Errno> {
     if only_uid().is_some() {
         return rustix::fs::fsetxattr(file, ATTRIBUTE, &text((uid, gid)), XattrFlags::empty());
     }
-    rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+    let file = file.as_fd();
+    let change = |(uid, gid)| rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    match change((uid, gid)) {
+        Err(Errno::INVAL) => {
+            with_stand_in((uid, gid), change)?;
+            rustix::fs::fsetxattr(file, ATTRIBUTE, &text((uid, gid)), XattrFlags::empty())
+        }
+        result => result,
+    }
+}
+
+/// Changes an owner that has no ids here to one that stands for it.
+fn with_stand_in((uid, gid): Owner, change: impl Fn(Owner) -> Result<(), Errno>) -> Result<(), Errno> {
+    let stand_ins = [(uid, NOBODY), (NOBODY, gid), (NOBODY, NOBODY)];
+    let tried = stand_ins.into_iter().map(change).find(|result| *result != Err(Errno::INVAL));
+    tried.unwrap_or(Err(Errno::INVAL))
+}
+
+/// Whether the owner of a file with these ids on disk may be kept beside it: then [`in_layer`] knows more than its status.
+pub fn needs_more_than(uid: u32, gid: u32) -> bool {
+    only_uid().is_some() || uid == NOBODY || gid == NOBODY
+}
+
+/// The owner for whom somebody may stand.
+fn behind_stand_in(path: impl Arg, status: &Stat) -> Result<Owner, Errno> {
+    let on_disk = (status.st_uid, status.st_gid);
+    if !needs_more_than(on_disk.0, on_disk.1) {
+        return Ok(on_disk);
+    }
+    let kept = match holds_attribute(status) {
+        true => read(path)?,
+        false => remembered(Inode::OfLayers(status.st_ino)),
+    };
+    Ok(kept.unwrap_or(on_disk))
 }
 
 /// Gives what is at `name` an owner, a link itself.
 pub fn change_at(folder: impl AsFd, name: impl Arg + Copy, owner: Owner) -> Result<(), Errno> {
     if only_uid().is_none() {
-        let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
-        return rustix::fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+        let folder = folder.as_fd();
+        let change = |(uid, gid)| {
+            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        match change(owner) {
+            Err(Errno::INVAL) => with_stand_in(owner, change)?,
+            result => return result,
+        }
     }
     let status = rustix::fs::statat(folder.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)?;
     if !holds_attribute(&status) {
@@ -87,7 +133,7 @@ pub fn change_path(path: &Path, owner: Owner) -> Result<(), Errno> {
 /// What was held in memory is forgotten.
 pub fn take(path: impl Arg, status: &Stat) -> Result<Option<Owner>, Errno> {
     if only_uid().is_none() {
-        return Ok(Some((status.st_uid, status.st_gid)));
+        return behind_stand_in(path, status).map(Some);
     }
     if holds_attribute(status) {
         return read(path);
@@ -99,7 +145,7 @@ pub fn take(path: impl Arg, status: &Stat) -> Result<Option<Owner>, Errno> {
 /// As [`take`], of what is in a layer: what nobody gave an owner is root's. Nothing is forgotten.
 pub fn in_layer(path: impl Arg, status: &Stat) -> Result<Owner, Errno> {
     if only_uid().is_none() {
-        return Ok((status.st_uid, status.st_gid));
+        return behind_stand_in(path, status);
     }
     if holds_attribute(status) {
         return Ok(read(path)?.unwrap_or((0, 0)));

@@ -44,6 +44,7 @@ use crate::image_build::PeggedCode;
 use crate::project::Project;
 use crate::recorded_options::RecordedOptions;
 use crate::report::Failure;
+use crate::run_notices;
 use crate::ui::{self, Ui};
 
 /// A run that is to be recorded.
@@ -147,7 +148,14 @@ impl RecordedRun<'_> {
                 }
             };
             let watch = Watch { before_program: &mut before_program, listener: &listener };
-            let mut result = native::run(self.store, self.spec, self.host, self.trust, Some(watch));
+            let mut result = native::run(
+                self.store,
+                self.spec,
+                self.host,
+                self.trust,
+                &run_notices::on_copy(self.ui),
+                Some(watch),
+            );
             let seconds = start.elapsed().as_secs_f64();
             drop(tell);
             if let Ok(ended) = &mut result {

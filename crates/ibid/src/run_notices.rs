@@ -5,11 +5,11 @@ use std::path::Path;
 use ibid_core::digest::Digest;
 use ibid_core::run::{ContainerOptions, Network};
 use ibid_sandbox::ExitStatus;
-use ibid_store::Store;
+use ibid_store::{CopiedFiles, Copying, Store};
 
 use crate::project::Project;
 use crate::report::Failure;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 /// Takes out limits that cannot be kept here where that was allowed, with a warning; says which ports are reachable anyhow.
 pub fn narrate(ui: &Ui, options: &mut ContainerOptions) {
@@ -44,6 +44,24 @@ pub fn explain_end(ui: &Ui, options: &ContainerOptions, status: ExitStatus) {
             "the kernel ends programs so that need more memory than --memory gives them, here {} MiB",
             bytes >> 20
         ));
+    }
+}
+
+/// Says why the first run of somebody else's image takes longer.
+pub fn on_copy(ui: &Ui) -> impl Fn(Copying) {
+    let plural = |files: usize| if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+    move |copying| {
+        match copying {
+        Copying::Starts(CopiedFiles { files, bytes }) => ui.say(&format!(
+            "the run's user has another id in the image than you: copying {} of theirs ({}), once, so that they are yours in its runs",
+            plural(files),
+            ui::bytes(bytes)
+        )),
+        Copying::LeftOut(files) => ui.warn(&format!(
+            "{} of theirs cannot be read in a store of somebody else's, and stay as they are",
+            plural(files)
+        )),
+    }
     }
 }
 

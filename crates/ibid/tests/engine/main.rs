@@ -1,7 +1,11 @@
 //! What a program in a container may rely on, whoever starts it: one table of cases, run on every level of privilege that
 //! this machine can provide (`docs/privileges.md`). A level that it cannot is reported with its reason.
 
+mod identity;
+mod inside;
 mod options;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,9 +13,11 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use ibid_testing::{Need, OrdinaryUser, Place, need};
+use inside::Inside;
 
 /// A program in the container, and what is to come of it. `@UID@` and `@GID@` are those of the person, `@NAME@` what they
-/// are called in the container, `@PLACE@` a folder of theirs on the host.
+/// are called in the container, `@PLACE@` a folder of theirs on the host. `@RUN_UID@` and `@RUN_GID@` are those of the program where the
+/// image has a user: root becomes that one.
 struct Case {
     name: &'static str,
     options: &'static [&'static str],
@@ -87,6 +93,33 @@ const CASES: &[Case] = &[
     ),
     shell("nothing of the host's descriptors", &["sh", "-c", "ls /proc/$$/fd; true"], "0\n1\n2\n"),
     shell(
+        "nor of ibid's own process there",
+        &[
+            "sh",
+            "-c",
+            "cat /proc/1/environ 2>/dev/null | grep -c leaked; ls -l /proc/1 /proc/1/fd 2>/dev/null | grep -c -e '->'; true",
+        ],
+        "0\n0\n",
+    ),
+    shell(
+        "nothing is mounted but what belongs to a run",
+        &[
+            "sh",
+            "-c",
+            "cut -d' ' -f5 /proc/self/mountinfo | grep -v -E '^/(proc|sys|dev|etc|run/ibid)(/|$)' | sort | xargs echo",
+        ],
+        "/ /code /code/.ibid /code/data /code/venv\n",
+    ),
+    Case {
+        options: &["--pegged"],
+        ..shell("nothing of the project where it is not mounted", &["ls", "-A"], "data\noutput\nvenv\nword\n")
+    },
+    shell(
+        "no memory that is shared with the host",
+        &["sh", "-c", "ls -A /dev/shm; ls -A /dev/mqueue; wc -l < /proc/sysvipc/shm"],
+        "1\n",
+    ),
+    shell(
         "nothing of the host's processes",
         &["sh", "-c", "set -- /proc/[0-9]*; echo $#; cat /proc/1/comm"],
         "2\nibid\n",
@@ -149,18 +182,20 @@ struct Site {
     place: Place,
     user: Option<OrdinaryUser>,
     level: u8,
+    /// Level 4: the container in which programs run. There, all is as on level 3.
+    inside: Option<Inside>,
 }
 
 impl Site {
     fn new(level: u8, user: Option<OrdinaryUser>, busybox: &str) -> Self {
-        let site = Self { place: Place::new(), user, level };
+        let site = Self { place: Place::new(), user, level, inside: None };
         fs::copy(env!("CARGO_BIN_EXE_ibid"), site.path("ibid")).expect("the program is copied");
         site.place.folder("project/bin");
         fs::copy(busybox, site.path("project/bin/busybox")).expect("a copy");
         let programs = [
-            "cat", "chmod", "chown", "cut", "df", "env", "false", "grep", "head", "hostname", "id", "ls",
-            "mkdir", "mount", "nc", "printf", "pwd", "sleep", "sh", "sort", "stat", "touch", "true", "tty",
-            "wc", "xargs",
+            "cat", "chmod", "chown", "cut", "dd", "df", "env", "false", "grep", "head", "hostname", "id",
+            "ln", "ls", "mkdir", "mount", "mv", "nc", "printf", "pwd", "rm", "sleep", "sh", "sort", "stat",
+            "touch", "true", "tty", "wc", "xargs",
         ];
         for program in programs {
             std::os::unix::fs::symlink("busybox", site.path("project/bin").join(program)).expect("a link");
@@ -200,25 +235,33 @@ impl Site {
 
     /// With an open descriptor and a variable that nobody should get to see.
     fn ibid(&self, options: &[&str], program: &[&str]) -> Output {
-        self.command(options, program).stdin(Stdio::null()).output().expect("ibid starts")
+        self.ibid_in("project", options, program)
     }
 
-    fn command(&self, options: &[&str], program: &[&str]) -> Command {
-        let mut command: Command = self.place.command("sh");
+    fn ibid_in(&self, project: &str, options: &[&str], program: &[&str]) -> Output {
+        let mut command = self.command(project, options, program);
+        command.stdin(Stdio::null()).output().expect("ibid starts")
+    }
+
+    fn command(&self, project: &str, options: &[&str], program: &[&str]) -> Command {
+        let mut command = self.place.command("sh");
         command.args(["-c", "exec 7</etc/hostname && exec \"$0\" \"$@\""]).arg(self.path("ibid"));
-        command.args(options).args(program).env("LEAK", "leaked").current_dir(self.path("project"));
-        if let Some(user) = &self.user {
-            command = user.command(&command);
+        command.args(options).args(program).env("LEAK", "leaked").current_dir(self.path(project));
+        match (&self.inside, &self.user) {
+            (Some(inside), _) => inside.command(&command),
+            (None, Some(user)) => user.command(&command),
+            (None, None) => command,
         }
-        command
     }
 
-    fn check(&self, case: &Case) -> Result<(), String> {
+    fn check(&self, project: &str, case: &Case) -> Result<(), String> {
         let (uid, gid) = self.ids();
         let name = if uid == 0 { "root" } else { "user" };
         let fill = |text: &str| {
             text.replace("@UID@", &uid.to_string())
                 .replace("@GID@", &gid.to_string())
+                .replace("@RUN_UID@", &(if uid == 0 { 60 } else { uid }).to_string())
+                .replace("@RUN_GID@", &(if uid == 0 { 61 } else { gid }).to_string())
                 .replace("@NAME@", name)
                 .replace("@PLACE@", &self.place.path().display().to_string())
         };
@@ -226,7 +269,7 @@ impl Site {
         let mut options = vec!["run"];
         options.extend(given.iter().map(String::as_str).chain(["--"]));
         let program: Vec<String> = case.program.iter().map(|word| fill(word)).collect();
-        let output = self.ibid(&options, &program.iter().map(String::as_str).collect::<Vec<_>>());
+        let output = self.ibid_in(project, &options, &program.iter().map(String::as_str).collect::<Vec<_>>());
         let (stdout, expected) = (String::from_utf8_lossy(&output.stdout), fill(case.stdout));
         let stderr = String::from_utf8_lossy(&output.stderr);
         if output.status.code() == Some(case.code) && stdout == expected && stderr.contains(case.stderr) {
@@ -241,7 +284,7 @@ impl Site {
     }
 }
 
-fn check_all(level: u8, user: Option<OrdinaryUser>) {
+fn check_all(level: u8, user: Option<OrdinaryUser>, is_inside: bool) {
     let Some(busybox) =
         ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| fs::exists(path).unwrap_or(false))
     else {
@@ -250,7 +293,12 @@ fn check_all(level: u8, user: Option<OrdinaryUser>) {
         eprintln!("not available: needs busybox: install the package busybox-static");
         return;
     };
-    let site = Site::new(level, user, busybox);
+    let mut site = Site::new(level, user, busybox);
+    if is_inside {
+        let inside = Inside::start(&site, site.user.as_ref().expect("an ordinary user"));
+        inside.check_refusals(&site);
+        site.inside = Some(inside);
+    }
     let built = site.ibid(&["build"], &[]);
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     site.place.file("project/word", "mounted\n");
@@ -259,9 +307,10 @@ fn check_all(level: u8, user: Option<OrdinaryUser>) {
         .chain(options::CASES)
         .filter(|case| case.levels.is_empty() || case.levels.contains(&site.level))
         .collect();
-    let failures: Vec<String> = cases.iter().filter_map(|case| site.check(case).err()).collect();
+    let failures: Vec<String> = cases.iter().filter_map(|case| site.check("project", case).err()).collect();
     assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
     options::check_all(&site);
+    identity::check_all(&site);
     // On the host, too, what was written is the person's, whoever they were in the container.
     for path in [
         "project/output",
@@ -280,14 +329,14 @@ fn check_all(level: u8, user: Option<OrdinaryUser>) {
 #[test]
 fn level_1_root() {
     if need(&[Need::Root, Need::Overlay]) {
-        check_all(1, None);
+        check_all(1, None, false);
     }
 }
 
 #[test]
 fn level_2_a_user_with_subordinate_ids() {
     if need(&[Need::Userns, Need::Subids, Need::Overlay]) {
-        check_all(2, OrdinaryUser::find());
+        check_all(2, OrdinaryUser::find(), false);
     }
 }
 
@@ -295,6 +344,13 @@ fn level_2_a_user_with_subordinate_ids() {
 fn level_3_a_user_with_one_id() {
     // Only root can become somebody whom nobody has given anything.
     if need(&[Need::Root, Need::Userns, Need::Overlay]) {
-        check_all(3, Some(OrdinaryUser::without_subordinate_ids()));
+        check_all(3, Some(OrdinaryUser::without_subordinate_ids()), false);
+    }
+}
+
+#[test]
+fn level_4_inside_a_container() {
+    if need(&[Need::Root, Need::Overlay]) && support::engine::Engine::is_installed() {
+        check_all(3, Some(OrdinaryUser::without_subordinate_ids()), true);
     }
 }
