@@ -55,8 +55,10 @@ pub fn runs<'t>(
     let Texts { known: known_texts, fresh: fresh_texts } = texts;
     // Looking at the files and reading the index take about as long: neither waits for the other.
     let (found, (mut index, known)) = std::thread::scope(|scope| {
-        let known = scope.spawn(|| known(index, known_texts));
-        (scan(&ledger.folder().join("runs")), known.join().expect("reading the index does not panic"))
+        let found = scope.spawn(|| scan(&ledger.folder().join("runs")));
+        // Here, as the memory of other threads grows by a system call for each page.
+        let known = known(index, known_texts);
+        (found.join().expect("looking at files does not panic"), known)
     });
     let found = found?;
     let known_texts: &[u8] = known_texts;
@@ -74,7 +76,7 @@ pub fn runs<'t>(
     }
     gone.extend(known.map(|row| row.id));
     let mut runs = Vec::new();
-    for (part, damaged) in on_threads(&same, |part| {
+    for (mut part, damaged) in on_threads(&same, |part| {
         let (mut runs, mut damaged) = (Vec::with_capacity(part.len()), Vec::new());
         for &(id, stamp, summary) in part {
             match decode(summary).filter(|run| run.id == id) {
@@ -85,7 +87,11 @@ pub fn runs<'t>(
         }
         (runs, damaged)
     }) {
-        runs.extend(part);
+        if runs.is_empty() {
+            runs = part;
+        } else {
+            runs.append(&mut part);
+        }
         changed.extend(damaged);
     }
     let read = on_threads(&changed, |part| {
@@ -159,8 +165,11 @@ fn on_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) ->
     }
     let work = &work;
     std::thread::scope(|scope| {
-        let parts: Vec<_> = items.chunks(size).map(|part| scope.spawn(move || work(part))).collect();
-        parts.into_iter().map(|part| part.join().expect("no work here panics")).collect()
+        let (own, others) = items.split_at(size);
+        let others: Vec<_> = others.chunks(size).map(|part| scope.spawn(move || work(part))).collect();
+        let own = work(own);
+        let others = others.into_iter().map(|part| part.join().expect("no work here panics"));
+        std::iter::once(own).chain(others).collect()
     })
 }
 
@@ -210,9 +219,10 @@ impl Index {
         connection.busy_timeout(WAIT)?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version != VERSION {
-            // Readers go on beside a writer.
+            // All of it is read each time: by few large pages. Readers go on beside a writer.
             connection.execute_batch(&format!(
                 "PRAGMA synchronous = OFF;
+                 PRAGMA page_size = 32768;
                  PRAGMA journal_mode = WAL;
                  BEGIN IMMEDIATE;
                  DROP TABLE IF EXISTS runs;
