@@ -3,5 +3,6 @@
 mod container;
 pub mod hidden;
 pub mod identity;
+pub mod live;
 pub mod native;
 pub mod relay;

@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 
 use ibid_core::image::ContainerConfig;
 use ibid_core::run::{Capability, Command, Mode, Network, RunSpec};
+use ibid_core::signal;
 use ibid_core::user::UnknownUser;
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
-    Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Upper, Usage,
+    Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Started, Stdio, Upper,
+    Usage,
 };
 use ibid_store::{Found, MergedView, Scratch, Store};
 
 use crate::container;
 use crate::identity::{self, HostUser, Identity};
+use crate::live::{self, LiveRun, LiveRuns};
 use crate::relay::{self, Relay};
 
 /// Largest `passwd` or `group` that is read, bytes.
@@ -93,6 +96,8 @@ pub struct Ended {
     pub usage: Option<Usage>,
     /// Streams of this process that did not take all that the program wrote.
     pub unwritten: Vec<(relay::Stream, std::io::Error)>,
+    /// Why other processes could not find it while it went on.
+    pub unknown: Option<live::Error>,
 }
 
 /// Executes a run to its end. Nothing runs in the container when this returns. Without a watch, the program writes to this
@@ -123,6 +128,7 @@ pub fn run(
         make_home(&scratch, &identity, host)?;
     }
     let argv = argv(&image.config, spec, &view, &identity)?;
+    let stop_signal = image.config.stop_signal.as_deref().and_then(signal::number).unwrap_or(signal::TERM);
     let root = Overlay {
         lowers,
         upper: Some(Upper { upper: scratch.upper().to_owned(), work: scratch.work().to_owned() }),
@@ -148,25 +154,41 @@ pub fn run(
         ..Spec::new(Rootfs::Overlay(root), argv)
     };
     container::apply(&mut sandbox, &spec.options, host)?;
-    match watch {
-        Some(watch) => run_watched(&sandbox, watch),
+    let live_runs = LiveRuns::of(store.root());
+    let mut known = None;
+    // When its program executes already: nothing waits for this.
+    let mut on_start = |started: Started<'_>| {
+        let run = LiveRun::new(&spec.id, &spec.project, false, stop_signal, started.container);
+        known = Some(live_runs.add(&run));
+    };
+    let mut ended = match watch {
+        Some(watch) => run_watched(&sandbox, watch, &mut on_start)?,
         None => {
-            let (status, usage) =
-                ibid_sandbox::run_attended(&sandbox, Stdio::default(), Attendance::default())?;
-            Ok(Ended { status, usage, unwritten: Vec::new() })
+            let attendance = Attendance { on_start: Some(&mut on_start), ..Attendance::default() };
+            let (status, usage) = ibid_sandbox::run_attended(&sandbox, Stdio::default(), attendance)?;
+            Ended { status, usage, unwritten: Vec::new(), unknown: None }
         }
-    }
+    };
+    ended.unknown = known.and_then(Result::err);
+    Ok(ended)
 }
 
-fn run_watched(sandbox: &Spec, watch: Watch<'_>) -> Result<Ended, Error> {
+fn run_watched(
+    sandbox: &Spec,
+    watch: Watch<'_>,
+    on_start: &mut dyn FnMut(Started<'_>),
+) -> Result<Ended, Error> {
     let Watch { before_program, listener } = watch;
     let mut before_program = || before_program(sandbox);
     let mut on_terminal = |bytes: &[u8]| listener(relay::Stream::Stdout, bytes);
-    let attendance =
-        Attendance { before_program: Some(&mut before_program), on_terminal: Some(&mut on_terminal) };
+    let attendance = Attendance {
+        before_program: Some(&mut before_program),
+        on_start: Some(on_start),
+        on_terminal: Some(&mut on_terminal),
+    };
     if sandbox.terminal {
         let (status, usage) = ibid_sandbox::run_attended(sandbox, Stdio::default(), attendance)?;
-        return Ok(Ended { status, usage, unwritten: Vec::new() });
+        return Ok(Ended { status, usage, unwritten: Vec::new(), unknown: None });
     }
     let failed = |source| Error::Relay { source };
     let (relay, [stdout, stderr]) = Relay::new((sandbox.uid, sandbox.gid)).map_err(failed)?;
@@ -176,7 +198,7 @@ fn run_watched(sandbox: &Spec, watch: Watch<'_>) -> Result<Ended, Error> {
         let result = ibid_sandbox::run_attended(sandbox, stdio, attendance);
         let unwritten = passing.finish();
         let (status, usage) = result?;
-        Ok(Ended { status, usage, unwritten })
+        Ok(Ended { status, usage, unwritten, unknown: None })
     })
 }
 

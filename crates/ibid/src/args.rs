@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::ledger_args;
+use crate::live_args;
 use crate::run_options::RunOptions;
 
 /// Makes research experiments repeatable: builds the image, runs the code in it, says exactly what ran.
@@ -41,6 +42,12 @@ pub enum Command {
     Run(Box<Run>),
     /// Open a shell in the image; the codebase on this machine is mounted
     Dev(Box<Dev>),
+    /// Execute another program in a run that is going on
+    Exec(live_args::Exec),
+    /// List the runs that are going on, in all projects; with --quiet, their ids only
+    Ps(live_args::Ps),
+    /// Ask runs to end, and kill those that do not
+    Stop(live_args::Stop),
     /// List the runs: when, how they went, what they were given and what they told
     Runs(ledger_args::Runs),
     /// Say all that is known of a run

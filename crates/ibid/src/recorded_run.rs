@@ -171,6 +171,10 @@ impl RecordedRun<'_> {
             None => false,
         };
         let ended = result?;
+        if let Some(error) = &ended.unknown {
+            let why = Failure::of(error).summary();
+            self.ui.warn(&format!("`ibid ps` and `ibid exec` did not know this run: {why}"));
+        }
         for (stream, error) in &ended.unwritten {
             let name = stream_of(*stream).name();
             self.ui.warn(&format!("{name} did not take all that the program wrote: {error}"));
