@@ -1,5 +1,6 @@
 //! Image and run spec to exit status. The engine here is ibid's own, [`native`].
 
+pub mod attach;
 mod container;
 pub mod hidden;
 pub mod identity;

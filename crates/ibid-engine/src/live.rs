@@ -3,6 +3,7 @@
 //! ```text
 //! live/                 0700: the files hold environments
 //! live/<run id>         LiveRun, as JSON; locked by the ibid that executes it
+//! live/<run id>.socket  where others join a detached one; see `attach`
 //! ```
 //!
 //! The lock goes with the process, however that ends. So a file without a lock is of a run whose ibid was killed, and of its
@@ -22,6 +23,9 @@ use serde::{Deserialize, Serialize};
 
 /// Version of the format. A file with another one is of another ibid's.
 const SCHEMA: u32 = 1;
+
+/// How the name of a run's socket ends.
+const SOCKET: &str = ".socket";
 
 /// A file that is empty for so long will never be written.
 const EMPTY_MAX: Duration = Duration::from_secs(60);
@@ -125,6 +129,11 @@ impl LiveRuns {
         Self { folder: root.join("live") }
     }
 
+    /// Where others join a detached run.
+    pub fn socket(&self, id: &str) -> PathBuf {
+        self.folder.join(format!("{id}{SOCKET}"))
+    }
+
     /// Makes a run known until what comes back is dropped.
     pub fn add(&self, run: &LiveRun) -> Result<Known, Error> {
         let path = self.folder.join(&run.id);
@@ -150,7 +159,7 @@ impl LiveRuns {
         Ok(known)
     }
 
-    fn make_folder(&self) -> Result<(), Error> {
+    pub(crate) fn make_folder(&self) -> Result<(), Error> {
         match DirBuilder::new().mode(0o700).create(&self.folder) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 Err(io("make the folder", &self.folder)(error))
@@ -168,6 +177,10 @@ impl LiveRuns {
         };
         for entry in entries {
             let path = entry.map_err(io("read", &self.folder))?.path();
+            // It goes with the file beside it.
+            if path.extension().is_some() {
+                continue;
+            }
             match look_at(&path) {
                 Ok(run) => listed.runs.extend(run),
                 Err(error) => listed.errors.push(error),
@@ -231,6 +244,7 @@ fn remove(path: &Path, file: &File) {
     if is_same {
         // Somebody else may have been faster, and who may not write here leaves it to others.
         let _ = fs::remove_file(path);
+        let _ = fs::remove_file(path.with_extension(&SOCKET[1..]));
     }
 }
 

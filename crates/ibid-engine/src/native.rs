@@ -15,6 +15,7 @@ use ibid_sandbox::{
 };
 use ibid_store::{Found, MergedView, Scratch, Store};
 
+use crate::attach::{self, Server};
 use crate::container;
 use crate::identity::{self, HostUser, Identity};
 use crate::live::{self, LiveRun, LiveRuns};
@@ -61,6 +62,12 @@ pub enum Error {
         /// The place.
         target: String,
     },
+    /// A detached run that nobody would find.
+    #[error("a detached run must be found by others")]
+    Live(#[from] live::Error),
+    /// A detached run that nobody could join.
+    #[error("a detached run must be joined by others")]
+    Attach(#[from] attach::Error),
     /// What the program writes cannot be passed on.
     #[error("cannot pass on what the program writes")]
     Relay {
@@ -85,6 +92,9 @@ pub struct Watch<'a> {
     pub before_program: &'a mut dyn FnMut(&Spec),
     /// Hears what the program writes.
     pub listener: relay::Listener<'a>,
+    /// Set when the run goes on without this process's terminal, and others may join it: called when the program is executing and
+    /// they can find it. What the program writes is told to the listener only.
+    pub on_detached: Option<&'a mut dyn FnMut()>,
 }
 
 /// How a run went.
@@ -156,13 +166,41 @@ pub fn run(
     container::apply(&mut sandbox, &spec.options, host)?;
     let live_runs = LiveRuns::of(store.root());
     let mut known = None;
+    let mut watch = watch;
+    let mut on_detached = watch.as_mut().and_then(|watch| watch.on_detached.take());
+    let server = match &on_detached {
+        Some(_) => {
+            live_runs.make_folder()?;
+            Some(Server::new(&live_runs.socket(&spec.id))?)
+        }
+        None => None,
+    };
     // When its program executes already: nothing waits for this.
     let mut on_start = |started: Started<'_>| {
-        let run = LiveRun::new(&spec.id, &spec.project, false, stop_signal, started.container);
-        known = Some(live_runs.add(&run));
+        let joinable = server.as_ref().map_or(Ok(()), |server| server.started(&started));
+        let run = LiveRun::new(&spec.id, &spec.project, server.is_some(), stop_signal, started.container);
+        let failed =
+            |source| live::Error::Io { action: "let others join", path: live_runs.socket(&spec.id), source };
+        let added = joinable.map_err(failed).and_then(|()| live_runs.add(&run));
+        if let (Ok(_), Some(on_detached)) = (&added, &mut on_detached) {
+            on_detached();
+        } else if server.is_some() {
+            // Nobody would ever know of it.
+            let _already_dead = started.handle.kill();
+        }
+        known = Some(added);
     };
     let mut ended = match watch {
-        Some(watch) => run_watched(&sandbox, watch, &mut on_start)?,
+        Some(watch) => {
+            let ended = run_watched(&sandbox, watch, server.as_ref(), &mut on_start);
+            match (ended, known.take()) {
+                (_, Some(Err(error))) if server.is_some() => return Err(error.into()),
+                (ended, was_known) => {
+                    known = was_known;
+                    ended?
+                }
+            }
+        }
         None => {
             let attendance = Attendance { on_start: Some(&mut on_start), ..Attendance::default() };
             let (status, usage) = ibid_sandbox::run_attended(&sandbox, Stdio::default(), attendance)?;
@@ -170,31 +208,49 @@ pub fn run(
         }
     };
     ended.unknown = known.and_then(Result::err);
+    if let Some(server) = server {
+        server.ended(ended.status.shell_code());
+    }
     Ok(ended)
 }
 
 fn run_watched(
     sandbox: &Spec,
     watch: Watch<'_>,
+    server: Option<&Server>,
     on_start: &mut dyn FnMut(Started<'_>),
 ) -> Result<Ended, Error> {
-    let Watch { before_program, listener } = watch;
+    let Watch { before_program, listener: recorder, .. } = watch;
+    let and_joined = |stream: relay::Stream, bytes: &[u8]| {
+        recorder(stream, bytes);
+        if let Some(server) = server {
+            server.written(stream, bytes);
+        }
+    };
+    let listener: relay::Listener<'_> = &and_joined;
     let mut before_program = || before_program(sandbox);
     let mut on_terminal = |bytes: &[u8]| listener(relay::Stream::Stdout, bytes);
     let attendance = Attendance {
         before_program: Some(&mut before_program),
         on_start: Some(on_start),
         on_terminal: Some(&mut on_terminal),
+        is_detached: server.is_some(),
     };
     if sandbox.terminal {
         let (status, usage) = ibid_sandbox::run_attended(sandbox, Stdio::default(), attendance)?;
         return Ok(Ended { status, usage, unwritten: Vec::new(), unknown: None });
     }
     let failed = |source| Error::Relay { source };
-    let (relay, [stdout, stderr]) = Relay::new((sandbox.uid, sandbox.gid)).map_err(failed)?;
+    let (relay, [stdout, stderr]) =
+        Relay::new((sandbox.uid, sandbox.gid), server.is_some()).map_err(failed)?;
+    let null = Path::new("/dev/null");
+    let stdin = match server {
+        Some(_) => Some(fs::File::open(null).map_err(io("open", null))?.into()),
+        None => None,
+    };
     std::thread::scope(|scope| {
         let passing = relay.start(scope, listener).map_err(failed)?;
-        let stdio = Stdio { stdin: None, stdout: Some(stdout), stderr: Some(stderr) };
+        let stdio = Stdio { stdin, stdout: Some(stdout), stderr: Some(stderr) };
         let result = ibid_sandbox::run_attended(sandbox, stdio, attendance);
         let unwritten = passing.finish();
         let (status, usage) = result?;

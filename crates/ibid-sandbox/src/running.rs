@@ -51,6 +51,8 @@ pub struct Attendance<'a> {
     pub on_start: Option<&'a mut dyn FnMut(Started<'_>)>,
     /// Called with what the program writes to its terminal, before that is shown.
     pub on_terminal: Option<Listener<'a>>,
+    /// Leaves the program's terminal alone: nothing is shown, and nothing typed here.
+    pub is_detached: bool,
 }
 
 /// A program that is executing.
@@ -275,12 +277,12 @@ pub fn run_attended(
     attendance: Attendance<'_>,
 ) -> Result<(ExitStatus, Option<Usage>), Error> {
     let signals = terminal::catch_signals()?;
-    let Attendance { before_program, on_start, on_terminal } = attendance;
+    let Attendance { before_program, on_start, on_terminal, is_detached } = attendance;
     let mut running = spawn_after(spec, stdio, before_program.unwrap_or(&mut || ()))?;
     if let Some(on_start) = on_start {
         running.tell(on_start)?;
     }
-    let status = running.attend_program(signals, on_terminal.unwrap_or(&mut |_| ()))?;
+    let status = running.attend_program(signals, !is_detached, on_terminal.unwrap_or(&mut |_| ()))?;
     let usage = running.usage;
     match running.group.is_some() || running.network.is_some() {
         // What it was in can only be removed when it is gone.
@@ -455,7 +457,7 @@ impl Running {
     /// when it has a terminal, joins that with this process's own standard input and output. Several
     /// containers can be attended at once, by a thread each; then all get the signals.
     pub fn attend(mut self) -> Result<ExitStatus, Error> {
-        let status = self.attend_program(terminal::catch_signals()?, &mut |_| ())?;
+        let status = self.attend_program(terminal::catch_signals()?, true, &mut |_| ())?;
         self.reap();
         Ok(status)
     }
@@ -463,9 +465,11 @@ impl Running {
     pub(crate) fn attend_program(
         &mut self,
         signals: Catcher,
+        is_shown: bool,
         on_terminal: &mut dyn FnMut(&[u8]),
     ) -> Result<ExitStatus, Error> {
         let terminal = self.terminal.take();
+        let terminal = terminal.map(|terminal| (terminal, is_shown));
         terminal::attend(&self.handle(), &self.shared.socket, signals, terminal, on_terminal)?;
         self.wait_for_program()
     }

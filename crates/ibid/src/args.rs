@@ -44,6 +44,8 @@ pub enum Command {
     Dev(Box<Dev>),
     /// Execute another program in a run that is going on
     Exec(live_args::Exec),
+    /// Join a run that was started with --detach: what it writes, and what you type; Ctrl-P Ctrl-Q leaves it
+    Attach(live_args::Attach),
     /// List the runs that are going on, in all projects; with --quiet, their ids only
     Ps(live_args::Ps),
     /// Ask runs to end, and kill those that do not
@@ -225,6 +227,14 @@ pub struct Run {
     /// Set an environment variable; without a value, it is taken from the environment
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
+
+    /// Return when the program has started and print the id of the run, which goes on without this terminal
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// Give a detached run's program a terminal, for `ibid attach`
+    #[arg(short, long, requires = "detach")]
+    pub tty: bool,
 
     /// Give the run an output folder of its own, named for the run, in the first of `[run] outputs`; IBID_OUTPUT_DIR is its path
     #[arg(long)]

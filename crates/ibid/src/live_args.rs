@@ -31,6 +31,12 @@ pub struct Exec {
 }
 
 #[derive(Debug, Args)]
+pub struct Attach {
+    /// Run: the start of its id, a tag, or `last`, the newest of the project that is going on
+    pub run: String,
+}
+
+#[derive(Debug, Args)]
 pub struct Ps {
     /// Print JSON
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! The runs that are going on, and which of them a person means.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ibid_engine::live::{LiveRun, LiveRuns};
 use ibid_ledger::record::{Record, Status};
@@ -14,16 +14,35 @@ use crate::ui::Ui;
 
 /// All of this person on this machine, newest first.
 pub fn all(ui: &Ui) -> Result<Vec<LiveRun>, Failure> {
+    Ok(all_with_sockets(ui)?.into_iter().map(|(run, _)| run).collect())
+}
+
+fn all_with_sockets(ui: &Ui) -> Result<Vec<(LiveRun, PathBuf)>, Failure> {
     let mut runs = Vec::new();
     for root in image_build::store_roots()? {
-        let listed = LiveRuns::of(&root).list().map_err(|error| Failure::of(&error))?;
+        let folder = LiveRuns::of(&root);
+        let listed = folder.list().map_err(|error| Failure::of(&error))?;
         for error in &listed.errors {
             ui.warn(&Failure::of(error).summary());
         }
-        runs.extend(listed.runs);
+        runs.extend(listed.runs.into_iter().map(|run| {
+            let socket = folder.socket(&run.id);
+            (run, socket)
+        }));
     }
-    runs.sort_by(|a, b| (&b.started, &b.id).cmp(&(&a.started, &a.id)));
+    runs.sort_by(|(a, _), (b, _)| (&b.started, &b.id).cmp(&(&a.started, &a.id)));
     Ok(runs)
+}
+
+/// As [`find`], with the path of the socket where it is joined if it is a detached one.
+pub fn find_with_socket(
+    ui: &Ui,
+    directory: Option<&Path>,
+    text: &str,
+) -> Result<(LiveRun, PathBuf), Failure> {
+    let run = find(ui, directory, text)?;
+    let found = all_with_sockets(ui)?.into_iter().find(|(known, _)| known.id == run.id);
+    found.ok_or_else(|| Failure::new(format!("run {} has just ended", run.id)))
 }
 
 /// The one that a person means: by the start of its id in all projects, and else as in the project's ledger.

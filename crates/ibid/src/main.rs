@@ -10,6 +10,7 @@ mod commands;
 mod context_tree;
 mod contexts;
 mod credentials;
+mod detached;
 mod eject;
 mod gpus;
 mod image_build;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
         Command::Exec(exec) => commands::exec::main(&ui, &cli, exec),
+        Command::Attach(attach) => commands::attach::main(&ui, &cli, attach),
         Command::Ps(ps) => commands::ps::main(&ui, cli.quiet, ps),
         Command::Stop(stop) => commands::stop::main(&ui, &cli, stop),
         Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),

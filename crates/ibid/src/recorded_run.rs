@@ -40,6 +40,7 @@ use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{ExitStatus, Spec};
 use ibid_store::Store;
 
+use crate::detached::Detached;
 use crate::image_build::PeggedCode;
 use crate::project::Project;
 use crate::recorded_options::RecordedOptions;
@@ -72,6 +73,8 @@ pub struct RecordedRun<'a> {
     pub output_folder: Option<String>,
     /// Whether the contents of data inputs are hashed.
     pub digest_data: bool,
+    /// Set when the run goes on without this process's terminal.
+    pub detached: Option<&'a Detached>,
     /// Set when the project is a copy in which a run is repeated.
     pub repetition: Option<Repetition<'a>>,
 }
@@ -146,7 +149,12 @@ impl RecordedRun<'_> {
                     Recording::written(recording, stream_of(stream), bytes);
                 }
             };
-            let watch = Watch { before_program: &mut before_program, listener: &listener };
+            let mut go = || self.detached.into_iter().for_each(|detached| detached.go(self.id));
+            let watch = Watch {
+                before_program: &mut before_program,
+                listener: &listener,
+                on_detached: self.detached.is_some().then_some(&mut go),
+            };
             let result = native::run(self.store, self.spec, self.host, self.trust, Some(watch));
             let seconds = start.elapsed().as_secs_f64();
             drop(tell);

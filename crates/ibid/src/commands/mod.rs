@@ -1,5 +1,6 @@
 //! One file a verb.
 
+pub mod attach;
 pub mod build;
 pub mod checkout;
 pub mod context;
