@@ -20,6 +20,7 @@ pub mod reference;
 pub mod remote;
 pub mod run;
 pub mod scrub;
+pub mod signal;
 pub mod time;
 pub mod user;
 pub mod yaml;

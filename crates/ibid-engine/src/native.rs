@@ -6,15 +6,19 @@ use std::path::{Path, PathBuf};
 
 use ibid_core::image::ContainerConfig;
 use ibid_core::run::{Capability, Command, Mode, Network, RunSpec};
+use ibid_core::signal;
 use ibid_core::user::UnknownUser;
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
-    Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Upper, Usage,
+    Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Started, Stdio, Upper,
+    Usage,
 };
 use ibid_store::{Copying, Found, MergedView, Scratch, Store};
 
+use crate::attach::{self, Server};
 use crate::container;
 use crate::identity::{self, HostUser, Identity};
+use crate::live::{self, LiveRun, LiveRuns};
 use crate::relay::{self, Relay};
 
 /// Largest `passwd` or `group` that is read, bytes.
@@ -58,6 +62,12 @@ pub enum Error {
         /// The place.
         target: String,
     },
+    /// A detached run that nobody would find.
+    #[error("a detached run must be found by others")]
+    Live(#[from] live::Error),
+    /// A detached run that nobody could join.
+    #[error("a detached run must be joined by others")]
+    Attach(#[from] attach::Error),
     /// What the program writes cannot be passed on.
     #[error("cannot pass on what the program writes")]
     Relay {
@@ -82,6 +92,9 @@ pub struct Watch<'a> {
     pub before_program: &'a mut dyn FnMut(&Spec),
     /// Hears what the program writes.
     pub listener: relay::Listener<'a>,
+    /// Set when the run goes on without this process's terminal, and others may join it: called when the program is executing and
+    /// they can find it. What the program writes is told to the listener only.
+    pub on_detached: Option<&'a mut dyn FnMut()>,
 }
 
 /// Told when files of the image are copied that are to be the person's; once for an image.
@@ -98,6 +111,8 @@ pub struct Ended {
     pub unwritten: Vec<(relay::Stream, std::io::Error)>,
     /// What it wrote over the image, which is removed when this is dropped.
     pub scratch: Option<Scratch>,
+    /// Why other processes could not find it while it went on.
+    pub unknown: Option<live::Error>,
 }
 
 /// Executes a run to its end. Nothing runs in the container when this returns. Without a watch, the program writes to this
@@ -136,6 +151,7 @@ pub fn run(
         make_home(&scratch, &identity, host)?;
     }
     let argv = argv(&image.config, spec, &view, &identity)?;
+    let stop_signal = image.config.stop_signal.as_deref().and_then(signal::number).unwrap_or(signal::TERM);
     let root = Overlay {
         lowers,
         upper: Some(Upper { upper: scratch.upper().to_owned(), work: scratch.work().to_owned() }),
@@ -161,33 +177,98 @@ pub fn run(
         ..Spec::new(Rootfs::Overlay(root), argv)
     };
     container::apply(&mut sandbox, &spec.options, host)?;
-    let ended = match watch {
-        Some(watch) => run_watched(&sandbox, watch)?,
-        None => Ended::new(ibid_sandbox::run_attended(&sandbox, Stdio::default(), Attendance::default())?),
+    let live_runs = LiveRuns::of(store.root());
+    let mut known = None;
+    let mut watch = watch;
+    let mut on_detached = watch.as_mut().and_then(|watch| watch.on_detached.take());
+    let server = match &on_detached {
+        Some(_) => {
+            live_runs.make_folder()?;
+            Some(Server::new(&live_runs.socket(&spec.id))?)
+        }
+        None => None,
     };
-    Ok(Ended { scratch: Some(scratch), ..ended })
+    // When its program executes already: nothing waits for this.
+    let mut on_start = |started: Started<'_>| {
+        let joinable = server.as_ref().map_or(Ok(()), |server| server.started(&started));
+        let run = LiveRun::new(&spec.id, &spec.project, server.is_some(), stop_signal, started.container);
+        let failed =
+            |source| live::Error::Io { action: "let others join", path: live_runs.socket(&spec.id), source };
+        let added = joinable.map_err(failed).and_then(|()| live_runs.add(&run));
+        if let (Ok(_), Some(on_detached)) = (&added, &mut on_detached) {
+            on_detached();
+        } else if server.is_some() {
+            // Nobody would ever know of it.
+            let _already_dead = started.handle.kill();
+        }
+        known = Some(added);
+    };
+    let mut ended = match watch {
+        Some(watch) => {
+            let ended = run_watched(&sandbox, watch, server.as_ref(), &mut on_start);
+            match (ended, known.take()) {
+                (_, Some(Err(error))) if server.is_some() => return Err(error.into()),
+                (ended, was_known) => {
+                    known = was_known;
+                    ended?
+                }
+            }
+        }
+        None => {
+            let attendance = Attendance { on_start: Some(&mut on_start), ..Attendance::default() };
+            Ended::new(ibid_sandbox::run_attended(&sandbox, Stdio::default(), attendance)?)
+        }
+    };
+    ended.scratch = Some(scratch);
+    ended.unknown = known.and_then(Result::err);
+    if let Some(server) = server {
+        server.ended(ended.status.shell_code());
+    }
+    Ok(ended)
 }
 
 impl Ended {
     fn new((status, usage): (ExitStatus, Option<Usage>)) -> Self {
-        Self { status, usage, unwritten: Vec::new(), scratch: None }
+        Self { status, usage, unwritten: Vec::new(), scratch: None, unknown: None }
     }
 }
 
-fn run_watched(sandbox: &Spec, watch: Watch<'_>) -> Result<Ended, Error> {
-    let Watch { before_program, listener } = watch;
+fn run_watched(
+    sandbox: &Spec,
+    watch: Watch<'_>,
+    server: Option<&Server>,
+    on_start: &mut dyn FnMut(Started<'_>),
+) -> Result<Ended, Error> {
+    let Watch { before_program, listener: recorder, .. } = watch;
+    let and_joined = |stream: relay::Stream, bytes: &[u8]| {
+        recorder(stream, bytes);
+        if let Some(server) = server {
+            server.written(stream, bytes);
+        }
+    };
+    let listener: relay::Listener<'_> = &and_joined;
     let mut before_program = || before_program(sandbox);
     let mut on_terminal = |bytes: &[u8]| listener(relay::Stream::Stdout, bytes);
-    let attendance =
-        Attendance { before_program: Some(&mut before_program), on_terminal: Some(&mut on_terminal) };
+    let attendance = Attendance {
+        before_program: Some(&mut before_program),
+        on_start: Some(on_start),
+        on_terminal: Some(&mut on_terminal),
+        is_detached: server.is_some(),
+    };
     if sandbox.terminal {
         return Ok(Ended::new(ibid_sandbox::run_attended(sandbox, Stdio::default(), attendance)?));
     }
     let failed = |source| Error::Relay { source };
-    let (relay, [stdout, stderr]) = Relay::new((sandbox.uid, sandbox.gid)).map_err(failed)?;
+    let (relay, [stdout, stderr]) =
+        Relay::new((sandbox.uid, sandbox.gid), server.is_some()).map_err(failed)?;
+    let null = Path::new("/dev/null");
+    let stdin = match server {
+        Some(_) => Some(fs::File::open(null).map_err(io("open", null))?.into()),
+        None => None,
+    };
     std::thread::scope(|scope| {
         let passing = relay.start(scope, listener).map_err(failed)?;
-        let stdio = Stdio { stdin: None, stdout: Some(stdout), stderr: Some(stderr) };
+        let stdio = Stdio { stdin, stdout: Some(stdout), stderr: Some(stderr) };
         let result = ibid_sandbox::run_attended(sandbox, stdio, attendance);
         let unwritten = passing.finish();
         Ok(Ended { unwritten, ..Ended::new(result?) })

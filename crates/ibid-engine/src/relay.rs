@@ -44,6 +44,7 @@ pub type Listener<'a> = &'a (dyn Fn(Stream, &[u8]) + Sync);
 /// Our ends of a program's streams.
 #[derive(Debug)]
 pub(crate) struct Relay {
+    is_silent: bool,
     ours: [(Stream, OwnedFd); 2],
     is_over: OwnedFd,
     over: OwnedFd,
@@ -56,12 +57,13 @@ pub(crate) struct Passing<'scope> {
 }
 
 impl Relay {
-    /// Makes the streams of a program that runs as `owner`. The second value is the program's ends of both.
-    pub(crate) fn new(owner: (u32, u32)) -> io::Result<(Self, [OwnedFd; 2])> {
-        let (out, program_out) = channel(Stream::Stdout, owner)?;
-        let (err, program_err) = channel(Stream::Stderr, owner)?;
+    /// Makes the streams of a program that runs as `owner`. The second value is the program's ends of both. A silent one tells
+    /// its listener only.
+    pub(crate) fn new(owner: (u32, u32), is_silent: bool) -> io::Result<(Self, [OwnedFd; 2])> {
+        let (out, program_out) = channel(Stream::Stdout, owner, is_silent)?;
+        let (err, program_err) = channel(Stream::Stderr, owner, is_silent)?;
         let (is_over, over) = pipe_with(PipeFlags::CLOEXEC)?;
-        let relay = Self { ours: [(Stream::Stdout, out), (Stream::Stderr, err)], is_over, over };
+        let relay = Self { is_silent, ours: [(Stream::Stdout, out), (Stream::Stderr, err)], is_over, over };
         Ok((relay, [program_out, program_err]))
     }
 
@@ -71,10 +73,11 @@ impl Relay {
         scope: &'scope Scope<'scope, '_>,
         listener: Listener<'scope>,
     ) -> io::Result<Passing<'scope>> {
-        let Self { ours: [out, err], is_over, over } = self;
+        let Self { is_silent, ours: [out, err], is_over, over } = self;
         let also_over = is_over.try_clone()?;
         let spawn = |(stream, ours): (Stream, OwnedFd), is_over: OwnedFd| {
-            std::thread::Builder::new().spawn_scoped(scope, move || pass_on(stream, ours, &is_over, listener))
+            std::thread::Builder::new()
+                .spawn_scoped(scope, move || pass_on(stream, is_silent, ours, &is_over, listener))
         };
         Ok(Passing { threads: [spawn(out, is_over)?, spawn(err, also_over)?], over })
     }
@@ -94,8 +97,8 @@ impl Passing<'_> {
 }
 
 /// Our end and the program's.
-fn channel(stream: Stream, (uid, gid): (u32, u32)) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = if isatty(stream.own()) {
+fn channel(stream: Stream, (uid, gid): (u32, u32), is_silent: bool) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = if !is_silent && isatty(stream.own()) {
         terminal(stream)?
     } else {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -128,7 +131,13 @@ fn terminal(stream: Stream) -> Result<(OwnedFd, OwnedFd), Errno> {
 }
 
 /// Why this process's own stream took no more, unless its reader just went away.
-fn pass_on(stream: Stream, ours: OwnedFd, is_over: &OwnedFd, listener: Listener<'_>) -> Option<io::Error> {
+fn pass_on(
+    stream: Stream,
+    is_silent: bool,
+    ours: OwnedFd,
+    is_over: &OwnedFd,
+    listener: Listener<'_>,
+) -> Option<io::Error> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut failure = None;
     loop {
@@ -150,7 +159,7 @@ fn pass_on(stream: Stream, ours: OwnedFd, is_over: &OwnedFd, listener: Listener<
             Ok(read) => read,
         };
         listener(stream, &buffer[..read]);
-        if failure.is_none() {
+        if failure.is_none() && !is_silent {
             match write_all(stream.own(), &buffer[..read]) {
                 Ok(()) => {}
                 // Closing our end tells the program what the reader's going would have told it.

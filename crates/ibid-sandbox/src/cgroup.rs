@@ -164,6 +164,11 @@ impl Group {
         Ok(group)
     }
 
+    /// Its folders, one in each hierarchy.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        self.folders.iter().map(|folder| folder.path.clone()).collect()
+    }
+
     /// Puts a process into it; what it starts will be in it too.
     pub(crate) fn add(&self, process: u32) -> Result<(), Error> {
         for folder in &self.folders {

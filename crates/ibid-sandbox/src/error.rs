@@ -78,6 +78,9 @@ pub enum Error {
         /// The command that mends it, where there is one.
         mend: Option<String>,
     },
+    /// There is no container to start another program in.
+    #[error("the run has ended")]
+    Ended,
     /// The stage ended without a word.
     #[error("the container's first process ended unexpectedly ({status})")]
     Lost {
@@ -123,6 +126,7 @@ impl Error {
             | Self::Rlimit { .. }
             | Self::Limits { .. }
             | Self::Network { .. }
+            | Self::Ended
             | Self::Lost { .. } => 125,
         }
     }

@@ -19,20 +19,47 @@ const OF_TERMINALS: [Signal; 6] =
 
 /// Watches over `child`, the program, until it ends; then ends everything else, reports, and leaves.
 pub(crate) fn run(socket: Socket, signals: SignalFd, child: Child) -> ! {
+    match watch(&socket, &signals, child) {
+        Ok(status) => end(&socket, status),
+        // So are we, and with us, by the kernel, the whole container.
+        Err(Gone) => exit_now(125),
+    }
+}
+
+/// As [`run`], beside process 1: what else runs in the container is not this process's to end.
+pub(crate) fn run_beside(socket: Socket, signals: SignalFd, child: Child) -> ! {
+    let program = child.pid;
+    match watch(&socket, &signals, child) {
+        Ok(status) => {
+            let _starter_may_be_dead = socket.send(&Report::of(status), None);
+            exit_now(0)
+        }
+        Err(Gone) => {
+            // It is not reaped yet, so the number is its own.
+            let _ended = send(-program.as_raw_nonzero().get(), Signal::KILL.as_raw());
+            exit_now(125)
+        }
+    }
+}
+
+/// The starter is gone, or nothing can be watched any more.
+struct Gone;
+
+/// How the program ended. Until then, signals are passed on.
+fn watch(socket: &Socket, signals: &SignalFd, child: Child) -> Result<ExitStatus, Gone> {
     let Child { pid: program, pidfd } = child;
     drop(pidfd);
     loop {
-        let mut ready = [PollFd::new(&signals, PollFlags::IN), PollFd::new(&socket, PollFlags::IN)];
+        let mut ready = [PollFd::new(signals, PollFlags::IN), PollFd::new(socket, PollFlags::IN)];
         match poll(&mut ready, None) {
             Ok(_) | Err(Errno::INTR) => {}
-            // Nothing can be watched any more; leaving ends the container.
-            Err(_) => exit_now(125),
+            Err(_) => return Err(Gone),
         }
         let [_, from_starter] = ready.map(|entry| entry.revents());
         while let Some(signal) = signals.next() {
             if signal == Signal::CHILD.as_raw() {
                 if let Some(status) = reap(program) {
-                    end(&socket, status);
+                    return Ok(status);
                 }
             } else {
                 pass_on(program, signal);
@@ -41,12 +68,11 @@ pub(crate) fn run(socket: Socket, signals: SignalFd, child: Child) -> ! {
         if from_starter.intersects(PollFlags::IN) {
             match socket.receive_signal() {
                 Ok(Some(signal)) => pass_on(program, signal),
-                // The starter is gone. So are we, and with us, by the kernel, the whole container.
-                Ok(None) => exit_now(125),
+                Ok(None) => return Err(Gone),
                 Err(_) => {}
             }
         } else if from_starter.intersects(PollFlags::HUP | PollFlags::ERR) {
-            exit_now(125);
+            return Err(Gone);
         }
     }
 }

@@ -13,6 +13,8 @@
 //!   ←──────── exit status ──────── reaps; kills the rest
 //! ```
 //!
+//! Another program in the same container is started by [`enter`], from any process of the same user.
+//!
 //! Invariants:
 //! - `plan` decides and touches nothing; the stage performs and decides nothing.
 //! - [`userns::ensure`] is called first in `main`; afterwards everything here may mount and change owners.
@@ -25,6 +27,8 @@
 mod apply;
 mod capabilities;
 mod cgroup;
+mod enter;
+mod entrant;
 mod error;
 mod idmap;
 mod init;
@@ -48,8 +52,9 @@ pub mod trust;
 pub mod userns;
 
 pub use cgroup::achievable;
+pub use enter::{Another, LiveContainer, enter};
 pub use error::Error;
-pub use running::{Attendance, Handle, Listener, Running, Stdio, Usage, run, run_attended, spawn};
+pub use running::{Attendance, Handle, Listener, Running, Started, Stdio, Usage, run, run_attended, spawn};
 pub use spec::{
     DEFAULT_CAPABILITIES, ExitStatus, Forward, IdMap, InjectedFile, Limits, Mount, MountKind, Network,
     Overlay, Rlimit, Rootfs, Spec, SystemCalls, Tmpfs, Upper,

@@ -1,6 +1,6 @@
 //! Starting a container and watching it.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,8 +21,9 @@ use rustix::net::{
 };
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
+use crate::enter::LiveContainer;
 use crate::error::{Error, OVERLAY_STEP};
-use crate::plan::{self, Facts, Steps};
+use crate::plan::{self, Facts, Process, Steps};
 use crate::report::Report;
 use crate::spec::{ExitStatus, Network, Rootfs, Spec};
 use crate::{cgroup, idmap, network, obstacle, overlay, owners, stage, terminal, userns};
@@ -46,8 +47,22 @@ pub type Listener<'a> = &'a mut dyn FnMut(&[u8]);
 pub struct Attendance<'a> {
     /// Called when the container is made, right before its program starts, if [`Spec::waits`].
     pub before_program: Option<&'a mut dyn FnMut()>,
+    /// Called when the program is executing.
+    pub on_start: Option<&'a mut dyn FnMut(Started<'_>)>,
     /// Called with what the program writes to its terminal, before that is shown.
     pub on_terminal: Option<Listener<'a>>,
+    /// Leaves the program's terminal alone: nothing is shown, and nothing typed here.
+    pub is_detached: bool,
+}
+
+/// A program that is executing.
+pub struct Started<'a> {
+    /// Its container, for other processes.
+    pub container: LiveContainer,
+    /// For signals to it.
+    pub handle: Handle,
+    /// The other end of its terminal, when it has one. Reading and writing wait for nothing.
+    pub terminal: Option<BorrowedFd<'a>>,
 }
 
 /// What the processes of a container took together.
@@ -72,6 +87,15 @@ pub struct Running {
     group: Option<cgroup::Group>,
     usage: Option<Usage>,
     waited: bool,
+    /// What is to be known to start another program in it; none of one that is no container of its own.
+    entrance: Option<Entrance>,
+}
+
+#[derive(Debug)]
+struct Entrance {
+    program: Process,
+    network: bool,
+    only_id: bool,
 }
 
 #[derive(Debug)]
@@ -119,7 +143,7 @@ fn in_overlay(error: Error, rootfs: &Rootfs) -> Error {
     }
 }
 
-fn setup(step: &'static str) -> impl FnOnce(Errno) -> Error {
+pub(crate) fn setup(step: &'static str) -> impl FnOnce(Errno) -> Error {
     move |errno| Error::Setup { step: step.to_owned(), path: None, source: errno.into() }
 }
 
@@ -202,6 +226,11 @@ fn spawn_after(spec: &Spec, stdio: Stdio, before_program: &mut dyn FnMut()) -> R
         group,
         usage: None,
         waited: false,
+        entrance: Some(Entrance {
+            program: steps.process,
+            network: spec.network != Network::Host,
+            only_id: facts.only_id,
+        }),
     };
     let is_nested = known_as.is_some() || within.is_some();
     loop {
@@ -248,9 +277,12 @@ pub fn run_attended(
     attendance: Attendance<'_>,
 ) -> Result<(ExitStatus, Option<Usage>), Error> {
     let signals = terminal::catch_signals()?;
-    let Attendance { before_program, on_terminal } = attendance;
+    let Attendance { before_program, on_start, on_terminal, is_detached } = attendance;
     let mut running = spawn_after(spec, stdio, before_program.unwrap_or(&mut || ()))?;
-    let status = running.attend_program(signals, on_terminal.unwrap_or(&mut |_| ()))?;
+    if let Some(on_start) = on_start {
+        running.tell(on_start)?;
+    }
+    let status = running.attend_program(signals, !is_detached, on_terminal.unwrap_or(&mut |_| ()))?;
     let usage = running.usage;
     match running.group.is_some() || running.network.is_some() {
         // What it was in can only be removed when it is gone.
@@ -273,22 +305,24 @@ fn reap_leaving() {
 }
 
 fn write_plan(steps: &Steps) -> Result<OwnedFd, Error> {
-    let written = || -> io::Result<OwnedFd> {
-        let json = serde_json::to_vec(steps)?;
-        let file = memfd_create("ibid-plan", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        let mut rest = json.as_slice();
-        while !rest.is_empty() {
-            rest = &rest[rustix::io::write(&file, rest)?..];
-        }
-        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
-        Ok(file)
-    };
-    written().map_err(|source| Error::Setup {
+    let json = serde_json::to_vec(steps).map_err(io::Error::from);
+    json.and_then(|json| write_sealed(c"ibid-plan", &json)).map_err(|source| Error::Setup {
         step: "write the container's plan".to_owned(),
         path: None,
         source,
     })
+}
+
+/// Bytes for a process of ours, which nobody can change.
+pub(crate) fn write_sealed(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        rest = &rest[rustix::io::write(&file, rest)?..];
+    }
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
+    Ok(file)
 }
 
 pub(crate) fn read_all(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
@@ -310,7 +344,7 @@ pub(crate) fn read_all(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
 ///
 /// The mount is of this one start, and closed right after it: the kernel takes its time to free it, and this is
 /// when the starter waits anyway. The running stage keeps what it needs of it.
-fn own_program() -> Result<OwnedFd, Errno> {
+pub(crate) fn own_program() -> Result<OwnedFd, Errno> {
     let file = openat(CWD, "/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let protected = || {
         let mount = overlay::clone(&file, false)?;
@@ -343,6 +377,44 @@ fn processors() -> u32 {
 }
 
 impl Running {
+    /// One that watches over a program in somebody else's container.
+    pub(crate) fn beside(child: Child, socket: Socket) -> Self {
+        Self {
+            shared: Arc::new(Shared { child, socket }),
+            terminal: None,
+            owners: None,
+            network: None,
+            group: None,
+            usage: None,
+            waited: false,
+            entrance: None,
+        }
+    }
+
+    /// The next report of the first process, with the descriptor that came along.
+    pub(crate) fn receive(&self) -> Result<Option<(Report, Option<OwnedFd>)>, Errno> {
+        self.shared.socket.receive()
+    }
+
+    pub(crate) fn give_terminal(&mut self, terminal: Option<OwnedFd>) {
+        self.terminal = terminal;
+    }
+
+    /// Tells who wants to know that the program is executing.
+    fn tell(&mut self, on_start: &mut dyn FnMut(Started<'_>)) -> Result<(), Error> {
+        let Some(Entrance { program, network, only_id }) = self.entrance.take() else { return Ok(()) };
+        let groups = self.group.as_ref().map(cgroup::Group::folders).unwrap_or_default();
+        if let Some(terminal) = &self.terminal {
+            rustix::io::ioctl_fionbio(terminal, true).map_err(setup("prepare the terminal"))?;
+        }
+        on_start(Started {
+            container: LiveContainer::new(self.id(), network, only_id, groups, program),
+            handle: self.handle(),
+            terminal: self.terminal.as_ref().map(|terminal| terminal.as_fd()),
+        });
+        Ok(())
+    }
+
     /// Process id of the container's first process, as this process counts.
     pub fn id(&self) -> u32 {
         self.shared.child.pid.as_raw_nonzero().get().unsigned_abs()
@@ -385,17 +457,19 @@ impl Running {
     /// when it has a terminal, joins that with this process's own standard input and output. Several
     /// containers can be attended at once, by a thread each; then all get the signals.
     pub fn attend(mut self) -> Result<ExitStatus, Error> {
-        let status = self.attend_program(terminal::catch_signals()?, &mut |_| ())?;
+        let status = self.attend_program(terminal::catch_signals()?, true, &mut |_| ())?;
         self.reap();
         Ok(status)
     }
 
-    fn attend_program(
+    pub(crate) fn attend_program(
         &mut self,
         signals: Catcher,
+        is_shown: bool,
         on_terminal: &mut dyn FnMut(&[u8]),
     ) -> Result<ExitStatus, Error> {
         let terminal = self.terminal.take();
+        let terminal = terminal.map(|terminal| (terminal, is_shown));
         terminal::attend(&self.handle(), &self.shared.socket, signals, terminal, on_terminal)?;
         self.wait_for_program()
     }
@@ -409,7 +483,7 @@ impl Running {
     }
 
     /// Takes leave of the first process, which has ended or is about to.
-    fn reap(&mut self) -> Option<rustix::process::WaitIdStatus> {
+    pub(crate) fn reap(&mut self) -> Option<rustix::process::WaitIdStatus> {
         if std::mem::replace(&mut self.waited, true) {
             return None;
         }
@@ -426,7 +500,7 @@ impl Running {
         status
     }
 
-    fn lost(&mut self) -> Error {
+    pub(crate) fn lost(&mut self) -> Error {
         let status = self.reap().map_or_else(
             || "nobody knows how".to_owned(),
             |status| match (status.exit_status(), status.terminating_signal()) {

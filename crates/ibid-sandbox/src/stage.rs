@@ -23,7 +23,7 @@ use crate::plan::{Calls, Owners, Process, Steps, Terminal};
 use crate::report::{Failure, Report};
 use crate::running::{Socket, read_all};
 use crate::seccomp::filter;
-use crate::{apply, capabilities, init, network};
+use crate::{apply, capabilities, entrant, init, network};
 
 /// The stage's own name. A process of ours whose first argument it is, is one.
 pub(crate) const NAME: &str = "ibid-init";
@@ -36,8 +36,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub fn stage_main_if_asked() {
     let mut arguments = std::env::args_os();
     let name = arguments.next();
-    let is_network = name.as_deref() == Some(OsStr::new(network::NAME));
-    if !is_network && name.as_deref() != Some(OsStr::new(NAME)) {
+    let is = |known: &str| name.as_deref() == Some(OsStr::new(known));
+    let (is_network, is_entrant) = (is(network::NAME), is(entrant::NAME));
+    if !is_network && !is_entrant && !is(NAME) {
         return;
     }
     let count = arguments.next().and_then(|text| text.to_str()?.parse().ok());
@@ -48,6 +49,9 @@ pub fn stage_main_if_asked() {
     };
     if is_network {
         network::attend(arguments.filter_map(|text| text.into_string().ok()), descriptors);
+    }
+    if is_entrant {
+        entrant::main(descriptors);
     }
     let idmaps = descriptors.split_off(2);
     let (Some(plan), Some(socket)) = (descriptors.pop(), descriptors.pop()) else { exit_now(125) };
@@ -65,7 +69,6 @@ pub fn stage_main_if_asked() {
 }
 
 fn start(socket: &Socket, plan: OwnedFd, idmaps: &[OwnedFd]) -> Result<(SignalFd, Child), Failure> {
-    let failed = |step: &'static str| move |errno| Failure::step(step, None, errno);
     // Until the program runs, the starter's thread waits for us; a dead starter needs no container. Later its
     // socket tells: this signal would also come when only that thread ends.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
@@ -118,9 +121,13 @@ fn start(socket: &Socket, plan: OwnedFd, idmaps: &[OwnedFd]) -> Result<(SignalFd
 fn release_standard_descriptors() -> Result<(), Errno> {
     let null =
         rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)
+    replace_standard_descriptors(&null)
+}
+
+pub(crate) fn replace_standard_descriptors(with: &OwnedFd) -> Result<(), Errno> {
+    rustix::stdio::dup2_stdin(with)?;
+    rustix::stdio::dup2_stdout(with)?;
+    rustix::stdio::dup2_stderr(with)
 }
 
 /// A terminal of the container's own `devpts`: our end, and the program's, which is its `/dev/console` too.
@@ -146,7 +153,7 @@ fn open_terminal(terminal: Terminal, uid: u32) -> Result<(OwnedFd, OwnedFd), Err
 }
 
 /// Everything the program's start needs, allocated before its process is made.
-struct Program<'a> {
+pub(crate) struct Program<'a> {
     process: &'a Process,
     /// Paths to try, in order.
     candidates: Vec<CString>,
@@ -159,7 +166,7 @@ struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    fn new(process: &'a Process) -> Result<Self, Failure> {
+    pub(crate) fn new(process: &'a Process) -> Result<Self, Failure> {
         let texts = |texts: &[String]| {
             texts
                 .iter()
@@ -212,26 +219,30 @@ fn path(process: &Process) -> &str {
 
 /// In the program's process: becomes it. Returns only when that fails.
 fn become_program(program: &Program<'_>, terminal: Option<&OwnedFd>, socket: &Socket) -> Failure {
-    match prepare(program, terminal, socket) {
+    let prepared =
+        start_session(terminal).and_then(|()| become_user(program)).and_then(|()| restrict(program, socket));
+    match prepared {
         Ok(()) => search(program),
         Err(failure) => failure,
     }
 }
 
-fn prepare(program: &Program<'_>, terminal: Option<&OwnedFd>, socket: &Socket) -> Result<(), Failure> {
-    let process = program.process;
-    let failed = |step: &'static str| move |errno| Failure::step(step, None, errno);
-    // A session of its own: no terminal of the host can be typed into from here.
+fn failed(step: &'static str) -> impl FnOnce(Errno) -> Failure {
+    move |errno| Failure::step(step, None, errno)
+}
+
+/// A session of its own: no terminal of the host can be typed into from here.
+pub(crate) fn start_session(terminal: Option<&OwnedFd>) -> Result<(), Failure> {
     rustix::process::setsid().map_err(failed("start a session"))?;
-    if let Some(terminal) = terminal {
-        let taken = || {
-            rustix::process::ioctl_tiocsctty(terminal)?;
-            rustix::stdio::dup2_stdin(terminal)?;
-            rustix::stdio::dup2_stdout(terminal)?;
-            rustix::stdio::dup2_stderr(terminal)
-        };
-        taken().map_err(failed("take the terminal"))?;
-    }
+    let Some(terminal) = terminal else { return Ok(()) };
+    rustix::process::ioctl_tiocsctty(terminal)
+        .and_then(|()| replace_standard_descriptors(terminal))
+        .map_err(failed("take the terminal"))
+}
+
+/// Takes the program's folder, limits, ids and capabilities, and loses all others.
+pub(crate) fn become_user(program: &Program<'_>) -> Result<(), Failure> {
+    let process = program.process;
     let in_folder = || {
         rustix::process::chdir(process.cwd.as_str())?;
         // A folder outside the root shows as "(unreachable)…".
@@ -258,7 +269,11 @@ fn prepare(program: &Program<'_>, terminal: Option<&OwnedFd>, socket: &Socket) -
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("set the group id"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("set the user id"))?;
     capabilities::keep(process.capabilities, process.given_capabilities, process.uid == 0)
-        .map_err(failed("set the capabilities"))?;
+        .map_err(failed("set the capabilities"))
+}
+
+/// The last thing before the program is executed: limits what it may ask of the kernel.
+pub(crate) fn restrict(program: &Program<'_>, socket: &Socket) -> Result<(), Failure> {
     rustix::thread::set_no_new_privs(true).map_err(failed("refuse new privileges"))?;
     filter_calls(program, socket).map_err(failed("install the seccomp filter"))?;
     signal::reset();
@@ -282,7 +297,7 @@ fn filter_calls(program: &Program<'_>, socket: &Socket) -> Result<(), Errno> {
 }
 
 /// Executes the first candidate that can be, as a shell searches `PATH`.
-fn search(program: &Program<'_>) -> Failure {
+pub(crate) fn search(program: &Program<'_>) -> Failure {
     let name = program.process.argv.first().cloned().unwrap_or_default();
     let mut found: Option<Failure> = None;
     for candidate in &program.candidates {

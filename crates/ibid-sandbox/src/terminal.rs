@@ -40,16 +40,18 @@ pub(crate) fn catch_signals() -> Result<Catcher, Error> {
     Catcher::new(&PASSED_ON.map(Signal::as_raw)).map_err(failed("catch signals"))
 }
 
-/// Returns when the program has reported its end.
+/// Returns when the program has reported its end. With its terminal comes whether that is joined with ours.
 pub(crate) fn attend(
     handle: &Handle,
     socket: &Socket,
     signals: Catcher,
-    terminal: Option<OwnedFd>,
+    terminal: Option<(OwnedFd, bool)>,
     on_output: &mut dyn FnMut(&[u8]),
 ) -> Result<(), Error> {
     let mut session = match terminal {
-        Some(terminal) => Some(Session::start(terminal).map_err(failed("prepare the terminal"))?),
+        Some((terminal, is_joined)) => {
+            Some(Session::start(terminal, is_joined).map_err(failed("prepare the terminal"))?)
+        }
         None => None,
     };
     loop {
@@ -93,7 +95,7 @@ pub(crate) fn attend(
 
 fn on_signal(signal: i32, handle: &Handle, session: Option<&mut Session>) -> Result<(), Error> {
     let is = |named: Signal| signal == named.as_raw();
-    match session {
+    match session.filter(|session| session.is_joined) {
         // The kernel tells the program of its terminal's new size.
         Some(session) if is(Signal::WINCH) => session.resize(),
         Some(session) if is(Signal::CONT) => session.resume(),
@@ -131,6 +133,8 @@ pub(crate) fn own_size() -> Option<(u16, u16)> {
 /// A program's terminal joined with ours. Ours gets its settings back when this is dropped.
 struct Session {
     program: OwnedFd,
+    /// False leaves ours alone.
+    is_joined: bool,
     /// Settings of our terminal before; none when standard input is no terminal.
     before: Option<Termios>,
     /// Typed, and not yet taken by the program's terminal.
@@ -139,11 +143,13 @@ struct Session {
 }
 
 impl Session {
-    fn start(program: OwnedFd) -> Result<Self, Errno> {
+    fn start(program: OwnedFd, is_joined: bool) -> Result<Self, Errno> {
         rustix::io::ioctl_fionbio(&program, true)?;
-        let before = if isatty(stdin()) { Some(tcgetattr(stdin())?) } else { None };
-        let mut session = Self { program, before, waiting: Vec::new(), input_ended: false };
-        session.resume();
+        let before = if is_joined && isatty(stdin()) { Some(tcgetattr(stdin())?) } else { None };
+        let mut session = Self { program, is_joined, before, waiting: Vec::new(), input_ended: !is_joined };
+        if is_joined {
+            session.resume();
+        }
         Ok(session)
     }
 
@@ -209,7 +215,9 @@ impl Session {
                 Ok(0) | Err(Errno::IO | Errno::AGAIN) => return,
                 Ok(read) => {
                     on_output(&buffer[..read]);
-                    show(stdout(), &buffer[..read]);
+                    if self.is_joined {
+                        show(stdout(), &buffer[..read]);
+                    }
                 }
                 Err(Errno::INTR) => {}
                 Err(_) => return,

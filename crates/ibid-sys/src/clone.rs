@@ -275,6 +275,17 @@ fn make_capabilities_ambient() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Joins namespaces of another process. Its process ids are joined by what this process makes from now on, not by itself. For
+/// a process with one thread, when user ids are among them.
+pub fn join(process: BorrowedFd<'_>, namespaces: Namespaces) -> Result<(), Errno> {
+    // SAFETY: only namespaces of this process are changed.
+    if unsafe { libc::setns(process.as_raw_fd(), namespaces.flags()) } < 0 {
+        Err(last_errno())
+    } else {
+        Ok(())
+    }
+}
+
 /// On which side of [`fork`] this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fork {

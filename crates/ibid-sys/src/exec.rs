@@ -32,6 +32,20 @@ pub fn limit(resource: u8, soft: u64, hard: u64) -> Result<(), Errno> {
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
+/// How many limits of a process the kernel knows, numbered from 0.
+pub const LIMITS: u8 = 16;
+
+/// A limit of a process by the kernel's number (prlimit(2)), of this one for none: what holds, and what it can be raised to.
+pub fn limit_of(process: Option<u32>, resource: u8) -> Result<(u64, u64), Errno> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let process = process.map_or(Ok(0), |process| process.try_into().map_err(|_| Errno::SRCH))?;
+    // SAFETY: nothing is set; the kernel writes one `rlimit`, which lives through the call.
+    let result = unsafe {
+        libc::prlimit(process, libc::__rlimit_resource_t::from(resource), std::ptr::null(), &raw mut limit)
+    };
+    if result < 0 { Err(last_errno()) } else { Ok((limit.rlim_cur, limit.rlim_max)) }
+}
+
 /// Becomes the program at `path`. Returns only when that fails.
 pub fn execute(path: &CStr, argv: &CStrings, env: &CStrings) -> Errno {
     // SAFETY: all three are valid and end as `execve` expects.

@@ -83,6 +83,16 @@ pub fn send(pid: i32, signal: i32) -> Result<(), Errno> {
     if unsafe { libc::kill(pid, signal) } < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
+/// Sends any signal to the process of a pidfd: rustix knows the named ones only.
+pub fn send_to(process: std::os::fd::BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    // SAFETY: touches no memory of this process.
+    let result = unsafe {
+        let no_information = std::ptr::null::<libc::siginfo_t>();
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, no_information, 0)
+    };
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
 /// Makes signals readable, one at a time: all of them, which must be blocked in every thread.
 pub struct SignalFd(OwnedFd);
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::ledger_args;
+use crate::live_args;
 use crate::run_options::RunOptions;
 
 /// Makes research experiments repeatable: builds the image, runs the code in it, says exactly what ran.
@@ -41,6 +42,14 @@ pub enum Command {
     Run(Box<Run>),
     /// Open a shell in the image; the codebase on this machine is mounted
     Dev(Box<Dev>),
+    /// Execute another program in a run that is going on
+    Exec(live_args::Exec),
+    /// Join a run that was started with --detach: what it writes, and what you type; Ctrl-P Ctrl-Q leaves it
+    Attach(live_args::Attach),
+    /// List the runs that are going on, in all projects; with --quiet, their ids only
+    Ps(live_args::Ps),
+    /// Ask runs to end, and kill those that do not
+    Stop(live_args::Stop),
     /// List the runs: when, how they went, what they were given and what they told
     Runs(ledger_args::Runs),
     /// Say all that is known of a run
@@ -218,6 +227,14 @@ pub struct Run {
     /// Set an environment variable; without a value, it is taken from the environment
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
+
+    /// Return when the program has started and print the id of the run, which goes on without this terminal
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// Give a detached run's program a terminal, for `ibid attach`
+    #[arg(short, long, requires = "detach")]
+    pub tty: bool,
 
     /// Give the run an output folder of its own, named for the run, in the first of `[run] outputs`; IBID_OUTPUT_DIR is its path
     #[arg(long)]

@@ -82,12 +82,17 @@ pub fn read_dockerfile(path: &Path) -> Result<(String, Dockerfile), Failure> {
 
 /// Where the user's store is, or will be.
 pub fn store_root() -> Result<PathBuf, Failure> {
+    let [many_ids, one_id] = store_roots()?;
+    Ok(if userns::only_id().is_some() { one_id } else { many_ids })
+}
+
+/// Where stores of the user can be. Files have their owners on disk, or beside them: one store holds files of one kind. A home
+/// folder can be shared by computers of both.
+pub fn store_roots() -> Result<[PathBuf; 2], Failure> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     folder("XDG_DATA_HOME")
         .or_else(|| Some(folder("HOME")?.join(".local/share")))
-        // Files have their owners on disk, or beside them: one store holds files of one kind. A home folder can be shared
-        // by computers of both.
-        .map(|data| data.join(if userns::only_id().is_some() { "ibid-one-id" } else { "ibid" }))
+        .map(|data| ["ibid", "ibid-one-id"].map(|name| data.join(name)))
         .ok_or_else(|| {
             Failure::new("there is no place for the store: neither XDG_DATA_HOME nor HOME is set")
                 .hint("export XDG_DATA_HOME=/path/with/space")

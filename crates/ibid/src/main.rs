@@ -10,11 +10,14 @@ mod commands;
 mod context_tree;
 mod contexts;
 mod credentials;
+mod detached;
 mod eject;
 mod gpus;
 mod image_build;
 mod init;
 mod ledger_args;
+mod live_args;
+mod live_runs;
 mod lock;
 mod lock_mode;
 mod near_option;
@@ -61,6 +64,10 @@ fn main() -> ExitCode {
         Command::Build(build) => commands::build::main(&ui, &cli, build),
         Command::Run(run) => commands::run::main(&ui, &cli, run),
         Command::Dev(dev) => commands::dev::main(&ui, &cli, dev),
+        Command::Exec(exec) => commands::exec::main(&ui, &cli, exec),
+        Command::Attach(attach) => commands::attach::main(&ui, &cli, attach),
+        Command::Ps(ps) => commands::ps::main(&ui, cli.quiet, ps),
+        Command::Stop(stop) => commands::stop::main(&ui, &cli, stop),
         Command::Logs(logs) => commands::logs::main(&ui, &cli, logs),
         Command::Replay(replay) => commands::replay::main(&ui, &cli, replay),
         Command::Export(export) => commands::export::main(&ui, &cli, export),

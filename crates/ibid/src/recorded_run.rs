@@ -40,6 +40,7 @@ use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{ExitStatus, Spec};
 use ibid_store::Store;
 
+use crate::detached::Detached;
 use crate::image_build::PeggedCode;
 use crate::project::Project;
 use crate::recorded_options::RecordedOptions;
@@ -73,6 +74,8 @@ pub struct RecordedRun<'a> {
     pub output_folder: Option<String>,
     /// Whether the contents of data inputs are hashed.
     pub digest_data: bool,
+    /// Set when the run goes on without this process's terminal.
+    pub detached: Option<&'a Detached>,
     /// Set when the project is a copy in which a run is repeated.
     pub repetition: Option<Repetition<'a>>,
 }
@@ -147,7 +150,12 @@ impl RecordedRun<'_> {
                     Recording::written(recording, stream_of(stream), bytes);
                 }
             };
-            let watch = Watch { before_program: &mut before_program, listener: &listener };
+            let mut go = || self.detached.into_iter().for_each(|detached| detached.go(self.id));
+            let watch = Watch {
+                before_program: &mut before_program,
+                listener: &listener,
+                on_detached: self.detached.is_some().then_some(&mut go),
+            };
             let mut result = native::run(
                 self.store,
                 self.spec,
@@ -184,6 +192,10 @@ impl RecordedRun<'_> {
             None => false,
         };
         let ended = result?;
+        if let Some(error) = &ended.unknown {
+            let why = Failure::of(error).summary();
+            self.ui.warn(&format!("`ibid ps` and `ibid exec` did not know this run: {why}"));
+        }
         for (stream, error) in &ended.unwritten {
             let name = stream_of(*stream).name();
             self.ui.warn(&format!("{name} did not take all that the program wrote: {error}"));

@@ -19,6 +19,8 @@ pub fn main(ui: &Ui, cli: &Cli, dev: &Dev) -> Result<u8, Failure> {
             shared: &dev.shared,
             command: Command::Shell,
             recorded: None,
+            detached: None,
+            terminal: None,
         },
     )
 }

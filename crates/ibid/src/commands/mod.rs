@@ -1,5 +1,6 @@
 //! One file a verb.
 
+pub mod attach;
 pub mod build;
 pub mod checkout;
 pub mod context;
@@ -9,6 +10,7 @@ mod diff_images;
 mod diff_runs;
 pub mod doctor;
 pub mod eject;
+pub mod exec;
 pub mod export;
 pub mod gc;
 pub mod images;
@@ -19,6 +21,7 @@ pub mod login;
 pub mod logs;
 pub mod marks;
 pub mod plot;
+pub mod ps;
 pub mod pull;
 pub mod push;
 pub mod replay;
@@ -28,5 +31,6 @@ pub mod run;
 pub mod runs;
 pub mod save;
 pub mod show;
+pub mod stop;
 pub mod store;
 pub mod tag;

@@ -18,6 +18,7 @@ use ibid_store::Store;
 
 use crate::args::{BuildShared, Cli, Run};
 use crate::contexts;
+use crate::detached::{self, Detached, Side};
 use crate::gpus;
 use crate::image_build::{self, PeggedCode, Preparation};
 use crate::output_folders::{self, OutputFolders};
@@ -39,6 +40,11 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
                 .ok_or_else(|| Failure::new(format!("the argument {arg:?} is not UTF-8")))
         })
         .collect::<Result<_, _>>()?;
+    let detached = match run.detach.then(detached::split).transpose()? {
+        Some(Side::Command(code)) => return Ok(code),
+        Some(Side::Run(detached)) => Some(detached),
+        None => None,
+    };
     execute(
         ui,
         &Session {
@@ -50,6 +56,8 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
             shared: &run.shared,
             recorded: Some(Recorded { isolate: run.isolate, digest_data: run.digest_data }),
             command: Command::Entrypoint(args),
+            detached: detached.as_ref(),
+            terminal: run.detach.then_some(run.tty),
         },
     )
 }
@@ -65,6 +73,10 @@ pub struct Session<'a> {
     pub command: Command,
     /// None is a session that leaves no record.
     pub recorded: Option<Recorded>,
+    /// Set when it goes on without this process's terminal.
+    pub detached: Option<&'a Detached>,
+    /// Whether the program has a terminal; none means when this process has one.
+    pub terminal: Option<bool>,
 }
 
 /// How a run is recorded.
@@ -103,7 +115,8 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         run_notices::warn_of_hidden(ui, &store, &image, folder, &project)?;
     }
     let id = RunId::random().map_err(|error| Failure::of(&error))?;
-    let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let own_terminal = || std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let is_terminal = session.terminal.unwrap_or_else(own_terminal);
     ui.detail(&format!("run {id}"));
     let isolate = session.recorded.as_ref().is_some_and(|recorded| recorded.isolate);
     let outputs = OutputFolders::new(&project, id, isolate)?;
@@ -151,6 +164,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 bases: preparation.found_bases().clone(),
                 output_folder: outputs.own,
                 digest_data: recorded.digest_data || project.data_digest,
+                detached: session.detached,
                 repetition: None,
             };
             run.execute()
