@@ -30,7 +30,7 @@ mod paths;
 mod pattern;
 mod plan;
 mod ports;
-mod signal;
+pub(crate) mod signal;
 mod stages;
 mod words;
 

@@ -3,13 +3,14 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ibid_core::image::ContainerConfig;
 use ibid_core::run::{Capability, Command, Mode, Network, RunSpec};
 use ibid_core::user::UnknownUser;
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
-    Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Upper, Usage,
+    Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Stop, Upper, Usage,
 };
 use ibid_store::{Found, MergedView, Scratch, Store};
 
@@ -82,6 +83,17 @@ pub struct Watch<'a> {
     pub before_program: &'a mut dyn FnMut(&Spec),
     /// Hears what the program writes.
     pub listener: relay::Listener<'a>,
+    /// What becomes of `SIGTERM` to this process.
+    pub on_terminate: OnTerminate,
+}
+
+/// What becomes of `SIGTERM` to this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTerminate {
+    /// The program gets it, as all other signals.
+    PassOn,
+    /// The program gets the image's `STOPSIGNAL`, and is killed when it has not ended after so long.
+    Stop(Duration),
 }
 
 /// How a run went.
@@ -123,6 +135,7 @@ pub fn run(
         make_home(&scratch, &identity, host)?;
     }
     let argv = argv(&image.config, spec, &view, &identity)?;
+    let stop_signal = image.config.stop_signal();
     let root = Overlay {
         lowers,
         upper: Some(Upper { upper: scratch.upper().to_owned(), work: scratch.work().to_owned() }),
@@ -149,7 +162,13 @@ pub fn run(
     };
     container::apply(&mut sandbox, &spec.options, host)?;
     match watch {
-        Some(watch) => run_watched(&sandbox, watch),
+        Some(watch) => {
+            let stop = match watch.on_terminate {
+                OnTerminate::PassOn => None,
+                OnTerminate::Stop(patience) => Some(Stop { signal: stop_signal, patience }),
+            };
+            run_watched(&sandbox, watch, stop)
+        }
         None => {
             let (status, usage) =
                 ibid_sandbox::run_attended(&sandbox, Stdio::default(), Attendance::default())?;
@@ -158,12 +177,12 @@ pub fn run(
     }
 }
 
-fn run_watched(sandbox: &Spec, watch: Watch<'_>) -> Result<Ended, Error> {
-    let Watch { before_program, listener } = watch;
+fn run_watched(sandbox: &Spec, watch: Watch<'_>, stop: Option<Stop>) -> Result<Ended, Error> {
+    let Watch { before_program, listener, on_terminate: _ } = watch;
     let mut before_program = || before_program(sandbox);
     let mut on_terminal = |bytes: &[u8]| listener(relay::Stream::Stdout, bytes);
     let attendance =
-        Attendance { before_program: Some(&mut before_program), on_terminal: Some(&mut on_terminal) };
+        Attendance { before_program: Some(&mut before_program), on_terminal: Some(&mut on_terminal), stop };
     if sandbox.terminal {
         let (status, usage) = ibid_sandbox::run_attended(sandbox, Stdio::default(), attendance)?;
         return Ok(Ended { status, usage, unwritten: Vec::new() });

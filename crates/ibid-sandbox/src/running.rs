@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ibid_sys::Errno;
 use ibid_sys::clone::{Child, Launch, Namespaces, launch};
@@ -48,6 +49,17 @@ pub struct Attendance<'a> {
     pub before_program: Option<&'a mut dyn FnMut()>,
     /// Called with what the program writes to its terminal, before that is shown.
     pub on_terminal: Option<Listener<'a>>,
+    /// What `SIGTERM` to this process means; none: the program gets it as it is.
+    pub stop: Option<Stop>,
+}
+
+/// How a program is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// The signal that asks it.
+    pub signal: i32,
+    /// How long it may take; then it is killed.
+    pub patience: Duration,
 }
 
 /// What the processes of a container took together.
@@ -248,9 +260,9 @@ pub fn run_attended(
     attendance: Attendance<'_>,
 ) -> Result<(ExitStatus, Option<Usage>), Error> {
     let signals = terminal::catch_signals()?;
-    let Attendance { before_program, on_terminal } = attendance;
+    let Attendance { before_program, on_terminal, stop } = attendance;
     let mut running = spawn_after(spec, stdio, before_program.unwrap_or(&mut || ()))?;
-    let status = running.attend_program(signals, on_terminal.unwrap_or(&mut |_| ()))?;
+    let status = running.attend_program(signals, on_terminal.unwrap_or(&mut |_| ()), stop)?;
     let usage = running.usage;
     match running.group.is_some() || running.network.is_some() {
         // What it was in can only be removed when it is gone.
@@ -385,7 +397,7 @@ impl Running {
     /// when it has a terminal, joins that with this process's own standard input and output. Several
     /// containers can be attended at once, by a thread each; then all get the signals.
     pub fn attend(mut self) -> Result<ExitStatus, Error> {
-        let status = self.attend_program(terminal::catch_signals()?, &mut |_| ())?;
+        let status = self.attend_program(terminal::catch_signals()?, &mut |_| (), None)?;
         self.reap();
         Ok(status)
     }
@@ -394,9 +406,10 @@ impl Running {
         &mut self,
         signals: Catcher,
         on_terminal: &mut dyn FnMut(&[u8]),
+        stop: Option<Stop>,
     ) -> Result<ExitStatus, Error> {
         let terminal = self.terminal.take();
-        terminal::attend(&self.handle(), &self.shared.socket, signals, terminal, on_terminal)?;
+        terminal::attend(&self.handle(), &self.shared.socket, signals, terminal, on_terminal, stop)?;
         self.wait_for_program()
     }
 

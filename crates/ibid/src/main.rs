@@ -36,6 +36,7 @@ mod snapshot_gc;
 mod table;
 mod ui;
 mod unwanted_files;
+mod watch;
 
 use std::process::ExitCode;
 

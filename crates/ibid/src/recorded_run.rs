@@ -26,7 +26,7 @@ use ibid_core::digest::Digest;
 use ibid_core::image::ImageConfig;
 use ibid_core::run::RunSpec;
 use ibid_engine::identity::HostUser;
-use ibid_engine::native::{self, Watch};
+use ibid_engine::native::{self, OnTerminate, Watch};
 use ibid_engine::relay;
 use ibid_ledger::ledger::{self, Ledger};
 use ibid_ledger::log::{self, Stream};
@@ -37,7 +37,7 @@ use ibid_ledger::run_id::RunId;
 use ibid_ledger::snapshot::{self, Exclusions, Taken};
 use ibid_ledger::{output_content, outputs};
 use ibid_sandbox::trust::HostTrust;
-use ibid_sandbox::{ExitStatus, Spec};
+use ibid_sandbox::{ExitStatus, HeldSignals, Spec};
 use ibid_store::Store;
 
 use crate::image_build::PeggedCode;
@@ -45,6 +45,7 @@ use crate::project::Project;
 use crate::recorded_options::RecordedOptions;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
+use crate::watch;
 
 /// A run that is to be recorded.
 pub struct RecordedRun<'a> {
@@ -72,6 +73,8 @@ pub struct RecordedRun<'a> {
     pub output_folder: Option<String>,
     /// Whether the contents of data inputs are hashed.
     pub digest_data: bool,
+    /// Whether somebody watches over it, and stops it when the code changes.
+    pub is_watched: bool,
     /// Set when the project is a copy in which a run is repeated.
     pub repetition: Option<Repetition<'a>>,
 }
@@ -107,6 +110,8 @@ impl RecordedRun<'_> {
         let recording = OnceLock::new();
         let (tell, told) = channel();
         let mut start = Instant::now();
+        // To the end of this.
+        let mut held = None;
         let (result, seconds, code) = std::thread::scope(|scope| {
             let (hand_over, handed_over) = channel();
             let facts = scope.spawn(|| {
@@ -128,6 +133,10 @@ impl RecordedRun<'_> {
                 facts
             });
             let mut before_program = |sandbox: &Spec| {
+                if self.is_watched {
+                    // Told to stop once the program has ended, it finishes its record.
+                    held = HeldSignals::new().ok();
+                }
                 // The program sees the code as it is now.
                 // The other thread has panicked, which it passes on when it is joined.
                 let Ok((taken, prepared)) = handed_over.recv() else { return };
@@ -146,7 +155,9 @@ impl RecordedRun<'_> {
                     Recording::written(recording, stream_of(stream), bytes);
                 }
             };
-            let watch = Watch { before_program: &mut before_program, listener: &listener };
+            let on_terminate =
+                if self.is_watched { OnTerminate::Stop(watch::PATIENCE) } else { OnTerminate::PassOn };
+            let watch = Watch { before_program: &mut before_program, listener: &listener, on_terminate };
             let result = native::run(self.store, self.spec, self.host, self.trust, Some(watch));
             let seconds = start.elapsed().as_secs_f64();
             drop(tell);
