@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod mode;
 pub mod plan;
 pub mod platform;
+pub mod proxy;
 pub mod reference;
 pub mod remote;
 pub mod run;
