@@ -5,3 +5,5 @@ pub mod hidden;
 pub mod identity;
 pub mod native;
 pub mod relay;
+mod shell;
+mod terminfo;

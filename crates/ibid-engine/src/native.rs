@@ -12,11 +12,12 @@ use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
     Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Stdio, Stop, Upper, Usage,
 };
-use ibid_store::{Found, MergedView, Scratch, Store};
+use ibid_store::{MergedView, Scratch, Store};
 
 use crate::container;
 use crate::identity::{self, HostUser, Identity};
 use crate::relay::{self, Relay};
+use crate::{shell, terminfo};
 
 /// Largest `passwd` or `group` that is read, bytes.
 const USER_FILE_BYTES_MAX: u64 = 16 << 20;
@@ -136,6 +137,7 @@ pub fn run(
     }
     let argv = argv(&image.config, spec, &view, &identity)?;
     let stop_signal = image.config.stop_signal();
+    let of_terminal = if spec.terminal { of_terminal(spec, &argv[0], &view, &identity) } else { Vec::new() };
     let root = Overlay {
         lowers,
         upper: Some(Upper { upper: scratch.upper().to_owned(), work: scratch.work().to_owned() }),
@@ -150,7 +152,7 @@ pub fn run(
     let mut sandbox = Spec {
         mounts: mounts(spec, host, &identity, trust, &view)?,
         files: files(spec, &identity, trust),
-        env: environment(&image.config, spec, &identity, trust),
+        env: environment(&image.config, spec, &identity, trust, &of_terminal),
         cwd: if image.config.working_dir.is_empty() { "/".to_owned() } else { image.config.working_dir },
         uid: identity.user.uid,
         gid: identity.user.gid,
@@ -208,7 +210,7 @@ fn argv(
 ) -> Result<Vec<String>, Error> {
     let args = match (&spec.command, &spec.options.entrypoint) {
         (Command::Entrypoint(args), None) => args,
-        (Command::Shell, None) => return Ok(vec![shell(config, view, identity)?]),
+        (Command::Shell, None) => return Ok(vec![shell::choose(config, view, identity)?]),
         (command, Some(program)) => {
             let args = if let Command::Entrypoint(args) = command { &args[..] } else { &[] };
             let argv: Vec<String> = program.iter().chain(args).cloned().collect();
@@ -224,20 +226,19 @@ fn argv(
     if argv.is_empty() { Err(Error::NoCommand) } else { Ok(argv) }
 }
 
-/// The image's choice of a shell: its `SHELL` variable, bash where it has one, the user's login shell.
-fn shell(config: &ContainerConfig, view: &MergedView, identity: &Identity) -> Result<String, Error> {
-    let of_image = config.env.iter().find_map(|pair| pair.strip_prefix("SHELL="));
-    let of_user = identity
-        .user
-        .shell
-        .as_deref()
-        .filter(|shell| !shell.ends_with("nologin") && !shell.ends_with("/false"));
-    for shell in of_image.into_iter().chain(["/bin/bash"]).chain(of_user) {
-        if let Some(Found::Other(_)) = view.find(Path::new(shell)).map_err(io("read", Path::new(shell)))? {
-            return Ok(shell.to_owned());
-        }
+/// Variables that only a program with a terminal gets.
+fn of_terminal(
+    spec: &RunSpec,
+    program: &str,
+    view: &MergedView,
+    identity: &Identity,
+) -> Vec<(&'static str, String)> {
+    let name = std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned());
+    let mut variables = vec![("TERM", terminfo::term(&name, view))];
+    if spec.command == Command::Shell {
+        variables.extend(shell::environment(program, view, identity.user.uid == 0, spec.history.is_some()));
     }
-    Ok("/bin/sh".to_owned())
+    variables
 }
 
 /// The image's variables, then what identity and host give where those are silent, then the run's own.
@@ -246,6 +247,7 @@ fn environment(
     spec: &RunSpec,
     identity: &Identity,
     trust: &HostTrust,
+    of_terminal: &[(&str, String)],
 ) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: &str, wins: bool| match env.iter_mut().find(|(known, _)| known == name)
@@ -262,10 +264,10 @@ fn environment(
     set("HOME", &identity.user.home, false);
     set("USER", identity.user.name.as_deref().unwrap_or("user"), false);
     set("HOSTNAME", hostname(spec), false);
-    if spec.terminal {
-        set("TERM", &std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned()), false);
-    }
     for (name, value) in &trust.env {
+        set(name, value, false);
+    }
+    for (name, value) in of_terminal {
         set(name, value, false);
     }
     for (name, value) in &spec.gpus.env {
@@ -326,9 +328,21 @@ fn mounts(
         })
         .collect();
     let asked_for = container::asked_for(&spec.options, spec.code.folder.as_deref(), host, identity)?;
+    let history = match &spec.history {
+        Some(source) => Some(Mount {
+            target: shell::HISTORY_TARGET.to_owned(),
+            kind: MountKind::Bind {
+                source: source.clone(),
+                read_only: false,
+                idmap: container::idmap(source, host, identity)?,
+            },
+        }),
+        None => None,
+    };
     let Some(folder) = &spec.code.folder else {
         mounts.extend(asked_for);
         mounts.extend(trust.mounts.iter().cloned());
+        mounts.extend(history);
         return Ok(mounts);
     };
     let mut bind_from = |from: &Path, relative: &str, read_only: bool| -> Result<(), Error> {
@@ -363,6 +377,7 @@ fn mounts(
     mounts.extend(asked_for);
     // Last, so that a folder in memory over `/run` does not hide them.
     mounts.extend(trust.mounts.iter().cloned());
+    mounts.extend(history);
     Ok(mounts)
 }
 

@@ -32,6 +32,7 @@ mod report;
 mod run_notices;
 mod run_options;
 mod settings;
+mod shell_history;
 mod snapshot_gc;
 mod table;
 mod ui;

@@ -27,6 +27,7 @@ use crate::recorded_run::{Finished, RecordedRun};
 use crate::report::Failure;
 use crate::run_notices;
 use crate::run_options::RunOptions;
+use crate::shell_history;
 use crate::ui::{self, Ui};
 use crate::watch;
 
@@ -137,6 +138,10 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         protected: if session.recorded.is_some() { output_folders::protected(&project) } else { Vec::new() },
         env: all_env,
         gpus,
+        history: match session.command {
+            Command::Shell if is_terminal => shell_history::folder(ui, &project),
+            _ => None,
+        },
         terminal: is_terminal,
         options,
     };

@@ -123,6 +123,7 @@ impl<'a> Stage<'a> {
             protected: Vec::new(),
             env,
             gpus,
+            history: None,
             terminal: false,
             options,
         };

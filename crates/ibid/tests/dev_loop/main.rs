@@ -2,5 +2,6 @@
 //! machine can provide (`docs/privileges.md`).
 
 mod crowd;
+mod shell;
 mod site;
 mod watching;

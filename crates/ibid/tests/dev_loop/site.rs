@@ -69,6 +69,17 @@ impl Site {
         self.place.path().join(name)
     }
 
+    pub fn ids(&self) -> (u32, u32) {
+        self.user.as_ref().map_or_else(
+            || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            |user| (user.uid, user.gid),
+        )
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.ids().0 == 0
+    }
+
     /// Writes a file of the project, as an editor does that writes another one and gives it the name.
     pub fn save(&self, name: &str, content: &str) {
         let new = self.place.file("project/.new~", content);
