@@ -30,7 +30,7 @@ mod paths;
 mod pattern;
 mod plan;
 mod ports;
-mod signal;
+pub(crate) mod signal;
 mod stages;
 mod words;
 
@@ -45,21 +45,6 @@ pub use lex::Directives;
 
 use instruction::{ArgDeclaration, Instruction};
 use parse::SourceStage;
-
-/// Arguments that every build knows without an `ARG`, as Docker's reference lists them ("Predefined ARGs").
-/// A `RUN` gets those that were given, but they are part neither of the plan nor of the image.
-pub const PROXY_ARGS: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
 
 /// A Dockerfile whose syntax is right.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{DiffId, Digest};
+use crate::dockerfile::signal;
 
 /// A whole image configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +130,14 @@ pub struct ContainerConfig {
     /// The shell of instructions in shell form, from `SHELL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<Vec<String>>,
+}
+
+impl ContainerConfig {
+    /// The number of the signal that asks the program to stop: that of `STOPSIGNAL`, else `SIGTERM`.
+    pub fn stop_signal(&self) -> i32 {
+        const SIGTERM: u8 = 15;
+        self.stop_signal.as_deref().and_then(signal::number).unwrap_or(SIGTERM).into()
+    }
 }
 
 /// Docker's health check; durations in nanoseconds.

@@ -55,6 +55,8 @@ pub struct RunSpec {
     pub env: Vec<(String, String)>,
     /// What it gets of the host for the graphics processors that it asked for.
     pub gpus: Lent,
+    /// Absolute path of the folder on the host in which a shell keeps what was typed.
+    pub history: Option<PathBuf>,
     /// True when a terminal is to be made for the program.
     pub terminal: bool,
     /// What the person asked for beside that, as with Docker's options.

@@ -7,3 +7,5 @@ pub mod identity;
 pub mod live;
 pub mod native;
 pub mod relay;
+mod shell;
+mod terminfo;

@@ -3,23 +3,24 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ibid_core::image::ContainerConfig;
 use ibid_core::run::{Capability, Command, Mode, Network, RunSpec};
-use ibid_core::signal;
 use ibid_core::user::UnknownUser;
 use ibid_sandbox::trust::HostTrust;
 use ibid_sandbox::{
-    Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Started, Stdio, Upper,
-    Usage,
+    Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Started, Stdio, Stop,
+    Upper, Usage,
 };
-use ibid_store::{Copying, Found, MergedView, Scratch, Store};
+use ibid_store::{Copying, MergedView, Scratch, Store};
 
 use crate::attach::{self, Server};
 use crate::container;
 use crate::identity::{self, HostUser, Identity};
 use crate::live::{self, LiveRun, LiveRuns};
 use crate::relay::{self, Relay};
+use crate::{shell, terminfo};
 
 /// Largest `passwd` or `group` that is read, bytes.
 const USER_FILE_BYTES_MAX: u64 = 16 << 20;
@@ -95,6 +96,17 @@ pub struct Watch<'a> {
     /// Set when the run goes on without this process's terminal, and others may join it: called when the program is executing and
     /// they can find it. What the program writes is told to the listener only.
     pub on_detached: Option<&'a mut dyn FnMut()>,
+    /// What becomes of `SIGTERM` to this process.
+    pub on_terminate: OnTerminate,
+}
+
+/// What becomes of `SIGTERM` to this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTerminate {
+    /// The program gets it, as all other signals.
+    PassOn,
+    /// The program gets the image's `STOPSIGNAL`, and is killed when it has not ended after so long.
+    Stop(Duration),
 }
 
 /// Told when files of the image are copied that are to be the person's; once for an image.
@@ -151,7 +163,8 @@ pub fn run(
         make_home(&scratch, &identity, host)?;
     }
     let argv = argv(&image.config, spec, &view, &identity)?;
-    let stop_signal = image.config.stop_signal.as_deref().and_then(signal::number).unwrap_or(signal::TERM);
+    let stop_signal = image.config.stop_signal();
+    let of_terminal = if spec.terminal { of_terminal(spec, &argv[0], &view, &identity) } else { Vec::new() };
     let root = Overlay {
         lowers,
         upper: Some(Upper { upper: scratch.upper().to_owned(), work: scratch.work().to_owned() }),
@@ -166,7 +179,7 @@ pub fn run(
     let mut sandbox = Spec {
         mounts: mounts(spec, host, &identity, trust, &view)?,
         files: files(spec, &identity, trust),
-        env: environment(&image.config, spec, &identity, trust),
+        env: environment(&image.config, spec, &identity, trust, &of_terminal),
         cwd: if image.config.working_dir.is_empty() { "/".to_owned() } else { image.config.working_dir },
         uid: identity.user.uid,
         gid: identity.user.gid,
@@ -205,7 +218,11 @@ pub fn run(
     };
     let mut ended = match watch {
         Some(watch) => {
-            let ended = run_watched(&sandbox, watch, server.as_ref(), &mut on_start);
+            let stop = match watch.on_terminate {
+                OnTerminate::PassOn => None,
+                OnTerminate::Stop(patience) => Some(Stop { signal: stop_signal, patience }),
+            };
+            let ended = run_watched(&sandbox, watch, stop, server.as_ref(), &mut on_start);
             match (ended, known.take()) {
                 (_, Some(Err(error))) if server.is_some() => return Err(error.into()),
                 (ended, was_known) => {
@@ -236,6 +253,7 @@ impl Ended {
 fn run_watched(
     sandbox: &Spec,
     watch: Watch<'_>,
+    stop: Option<Stop>,
     server: Option<&Server>,
     on_start: &mut dyn FnMut(Started<'_>),
 ) -> Result<Ended, Error> {
@@ -254,6 +272,7 @@ fn run_watched(
         on_start: Some(on_start),
         on_terminal: Some(&mut on_terminal),
         is_detached: server.is_some(),
+        stop,
     };
     if sandbox.terminal {
         return Ok(Ended::new(ibid_sandbox::run_attended(sandbox, Stdio::default(), attendance)?));
@@ -284,7 +303,7 @@ fn argv(
 ) -> Result<Vec<String>, Error> {
     let args = match (&spec.command, &spec.options.entrypoint) {
         (Command::Entrypoint(args), None) => args,
-        (Command::Shell, None) => return Ok(vec![shell(config, view, identity)?]),
+        (Command::Shell, None) => return Ok(vec![shell::choose(config, view, identity)?]),
         (command, Some(program)) => {
             let args = if let Command::Entrypoint(args) = command { &args[..] } else { &[] };
             let argv: Vec<String> = program.iter().chain(args).cloned().collect();
@@ -300,20 +319,19 @@ fn argv(
     if argv.is_empty() { Err(Error::NoCommand) } else { Ok(argv) }
 }
 
-/// The image's choice of a shell: its `SHELL` variable, bash where it has one, the user's login shell.
-fn shell(config: &ContainerConfig, view: &MergedView, identity: &Identity) -> Result<String, Error> {
-    let of_image = config.env.iter().find_map(|pair| pair.strip_prefix("SHELL="));
-    let of_user = identity
-        .user
-        .shell
-        .as_deref()
-        .filter(|shell| !shell.ends_with("nologin") && !shell.ends_with("/false"));
-    for shell in of_image.into_iter().chain(["/bin/bash"]).chain(of_user) {
-        if let Some(Found::Other(_)) = view.find(Path::new(shell)).map_err(io("read", Path::new(shell)))? {
-            return Ok(shell.to_owned());
-        }
+/// Variables that only a program with a terminal gets.
+fn of_terminal(
+    spec: &RunSpec,
+    program: &str,
+    view: &MergedView,
+    identity: &Identity,
+) -> Vec<(&'static str, String)> {
+    let name = std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned());
+    let mut variables = vec![("TERM", terminfo::term(&name, view))];
+    if spec.command == Command::Shell {
+        variables.extend(shell::environment(program, view, identity.user.uid == 0, spec.history.is_some()));
     }
-    Ok("/bin/sh".to_owned())
+    variables
 }
 
 /// The image's variables, then what identity and host give where those are silent, then the run's own.
@@ -322,6 +340,7 @@ fn environment(
     spec: &RunSpec,
     identity: &Identity,
     trust: &HostTrust,
+    of_terminal: &[(&str, String)],
 ) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: &str, wins: bool| match env.iter_mut().find(|(known, _)| known == name)
@@ -338,10 +357,10 @@ fn environment(
     set("HOME", &identity.user.home, false);
     set("USER", identity.user.name.as_deref().unwrap_or("user"), false);
     set("HOSTNAME", hostname(spec), false);
-    if spec.terminal {
-        set("TERM", &std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned()), false);
-    }
     for (name, value) in &trust.env {
+        set(name, value, false);
+    }
+    for (name, value) in of_terminal {
         set(name, value, false);
     }
     for (name, value) in &spec.gpus.env {
@@ -402,9 +421,21 @@ fn mounts(
         })
         .collect();
     let asked_for = container::asked_for(&spec.options, spec.code.folder.as_deref(), host, identity)?;
+    let history = match &spec.history {
+        Some(source) => Some(Mount {
+            target: shell::HISTORY_TARGET.to_owned(),
+            kind: MountKind::Bind {
+                source: source.clone(),
+                read_only: false,
+                idmap: container::idmap(source, host, identity)?,
+            },
+        }),
+        None => None,
+    };
     let Some(folder) = &spec.code.folder else {
         mounts.extend(asked_for);
         mounts.extend(trust.mounts.iter().cloned());
+        mounts.extend(history);
         return Ok(mounts);
     };
     let mut bind_from = |from: &Path, relative: &str, read_only: bool| -> Result<(), Error> {
@@ -439,6 +470,7 @@ fn mounts(
     mounts.extend(asked_for);
     // Last, so that a folder in memory over `/run` does not hide them.
     mounts.extend(trust.mounts.iter().cloned());
+    mounts.extend(history);
     Ok(mounts)
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use ibid_core::proxy;
 use ibid_core::remote::{GitSource, is_commit, without_credentials};
 
 use crate::error::{Error, io_error};
@@ -282,23 +283,10 @@ impl Failure {
 impl Network {
     /// The whole environment of the program.
     fn for_git(&self) -> Vec<(OsString, OsString)> {
-        const PASSED_ON: [&str; 13] = [
-            "PATH",
-            "HOME",
-            "SSH_AUTH_SOCK",
-            "TMPDIR",
-            "HTTP_PROXY",
-            "http_proxy",
-            "HTTPS_PROXY",
-            "https_proxy",
-            "ALL_PROXY",
-            "all_proxy",
-            "NO_PROXY",
-            "no_proxy",
-            "SSL_CERT_FILE",
-        ];
+        const PASSED_ON: [&str; 5] = ["PATH", "HOME", "SSH_AUTH_SOCK", "TMPDIR", "SSL_CERT_FILE"];
+        let passed_on = PASSED_ON.iter().chain(&proxy::VARIABLES);
         let mut environment: Vec<(OsString, OsString)> =
-            PASSED_ON.iter().filter_map(|name| Some(((*name).into(), self.variable(name)?.into()))).collect();
+            passed_on.filter_map(|name| Some(((*name).into(), self.variable(name)?.into()))).collect();
         let bundle: Option<PathBuf> = self.certificate_bundle();
         environment.extend(bundle.map(|bundle| ("GIT_SSL_CAINFO".into(), bundle.into())));
         let fixed = [

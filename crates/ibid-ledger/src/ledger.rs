@@ -125,16 +125,7 @@ impl Ledger {
             return Ok(());
         }
         let inner = ["runs", "removed", "objects", "cache"].map(|name| self.folder.join(name));
-        for path in std::iter::once(&self.folder).chain(&inner) {
-            if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
-                let source = io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "it is a symbolic link of another user's, which root does not follow",
-                );
-                return Err(io("write to", path)(source));
-            }
-        }
-        Ok(())
+        refuse_links(std::iter::once(&self.folder).chain(&inner).map(PathBuf::as_path))
     }
 
     /// Gives what root made in the ledger to whom the project belongs.
@@ -306,6 +297,20 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
         let _ = fs::remove_file(&temporary);
     }
     result.map_err(io("write", path))
+}
+
+/// Refuses paths that are links, where root writes in somebody else's project.
+pub(crate) fn refuse_links<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<(), Error> {
+    for path in paths {
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+            let source = io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it is a symbolic link of another user's, which root does not follow",
+            );
+            return Err(io("write to", path)(source));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

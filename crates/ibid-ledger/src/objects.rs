@@ -24,7 +24,7 @@ use std::sync::OnceLock;
 use ibid_core::digest::{Digest, Hasher};
 use rustix::fs::FlockOperation;
 
-use crate::ledger::{Error, Ledger, io};
+use crate::ledger::{self, Error, Ledger, io};
 use pack::Pack;
 pub(crate) use pending::Pending;
 pub use removal::Removed;
@@ -214,13 +214,7 @@ impl Objects {
         if self.owner.is_none() {
             return Ok(());
         }
-        for folder in self.folder.ancestors().take(2) {
-            if fs::symlink_metadata(folder).map_err(io("look at", folder))?.is_symlink() {
-                let reason = "it is a link, and root follows none in a project of somebody else".to_owned();
-                return Err(Error::Damaged { path: folder.to_owned(), reason });
-            }
-        }
-        Ok(())
+        ledger::refuse_links(self.folder.ancestors().take(2))
     }
 }
 

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use crate::index::runs;
 use crate::ledger::{Error, Ledger};
+use crate::removed;
 use crate::run_id::{RunId, UnresolvedRunId};
-use crate::summary::Texts;
+use crate::summary::{Summary, Texts};
 
 /// The newest run.
 pub const LAST: &str = "last";
@@ -21,7 +22,22 @@ pub fn find(ledger: &Ledger, index: Option<&Path>, text: &str) -> Result<RunId, 
     if text == LAST {
         return Ok(runs.first().ok_or(UnresolvedRunId::Empty)?.id);
     }
-    let mut tagged = runs.iter().filter(|run| run.tags.contains(&text)).map(|run| run.id);
+    tagged(&runs, text)
+}
+
+/// The run that `text` means of those that were taken out of the ledger. A name goes before a tag.
+pub fn find_removed(ledger: &Ledger, text: &str) -> Result<RunId, Error> {
+    match RunId::resolve(text, removed::ids(ledger)?) {
+        Err(UnresolvedRunId::Invalid { .. } | UnresolvedRunId::None { .. }) => {
+            tagged(&removed::runs(ledger)?, text)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn tagged<S: AsRef<str>>(runs: &[Summary<S>], text: &str) -> Result<RunId, Error> {
+    let is_tagged = |run: &&Summary<S>| run.tags.iter().any(|tag| tag.as_ref() == text);
+    let mut tagged = runs.iter().filter(is_tagged).map(|run| run.id);
     match (tagged.next(), tagged.next()) {
         (Some(id), None) => Ok(id),
         (Some(first), Some(second)) => {

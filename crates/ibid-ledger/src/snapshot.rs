@@ -150,6 +150,21 @@ pub fn changed_since(
     Ok(changes.into_iter().map(|change| change.path.to_string_lossy().into_owned()).collect())
 }
 
+/// The code as it is now. Nothing of it is kept.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Everything in it, sorted by path.
+    pub entries: Vec<Entry>,
+    /// Every folder of the project, relative to it, in which something that appears may be code. The first is the project.
+    pub folders: Vec<PathBuf>,
+}
+
+/// Looks at the code. Only files that changed since the last snapshot are read.
+pub fn look(ledger: &Ledger, project: &Path, exclusions: &Exclusions) -> Result<State, Error> {
+    let survey::Present { digest: _, entries, folders } = survey::look(ledger, project, exclusions)?;
+    Ok(State { entries, folders })
+}
+
 /// Everything in a snapshot, sorted by path.
 pub fn entries(ledger: &Ledger, snapshot: Digest) -> Result<Vec<Entry>, Error> {
     let objects = Objects::of(ledger);

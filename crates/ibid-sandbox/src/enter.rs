@@ -247,7 +247,7 @@ pub fn enter(container: &LiveContainer, another: &Another, stdio: Stdio) -> Resu
         Ok(Some((Report::Failed(failure), _))) => return Err(failure.into_error()),
         _ => return Err(running.lost()),
     }
-    let status = running.attend_program(signals, true, &mut |_| ())?;
+    let status = running.attend_program(signals, true, &mut |_| (), None)?;
     running.reap();
     Ok(status)
 }

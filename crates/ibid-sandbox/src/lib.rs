@@ -54,9 +54,12 @@ pub mod userns;
 pub use cgroup::achievable;
 pub use enter::{Another, LiveContainer, enter};
 pub use error::Error;
-pub use running::{Attendance, Handle, Listener, Running, Started, Stdio, Usage, run, run_attended, spawn};
+pub use running::{
+    Attendance, Handle, Listener, Running, Started, Stdio, Stop, Usage, run, run_attended, spawn,
+};
 pub use spec::{
     DEFAULT_CAPABILITIES, ExitStatus, Forward, IdMap, InjectedFile, Limits, Mount, MountKind, Network,
     Overlay, Rlimit, Rootfs, Spec, SystemCalls, Tmpfs, Upper,
 };
 pub use stage::stage_main_if_asked;
+pub use terminal::HeldSignals;

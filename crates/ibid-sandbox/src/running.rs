@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ibid_sys::Errno;
 use ibid_sys::clone::{Child, Launch, Namespaces, launch};
@@ -53,6 +54,8 @@ pub struct Attendance<'a> {
     pub on_terminal: Option<Listener<'a>>,
     /// Leaves the program's terminal alone: nothing is shown, and nothing typed here.
     pub is_detached: bool,
+    /// What `SIGTERM` to this process means; none: the program gets it as it is.
+    pub stop: Option<Stop>,
 }
 
 /// A program that is executing.
@@ -63,6 +66,15 @@ pub struct Started<'a> {
     pub handle: Handle,
     /// The other end of its terminal, when it has one. Reading and writing wait for nothing.
     pub terminal: Option<BorrowedFd<'a>>,
+}
+
+/// How a program is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// The signal that asks it.
+    pub signal: i32,
+    /// How long it may take; then it is killed.
+    pub patience: Duration,
 }
 
 /// What the processes of a container took together.
@@ -277,12 +289,12 @@ pub fn run_attended(
     attendance: Attendance<'_>,
 ) -> Result<(ExitStatus, Option<Usage>), Error> {
     let signals = terminal::catch_signals()?;
-    let Attendance { before_program, on_start, on_terminal, is_detached } = attendance;
+    let Attendance { before_program, on_start, on_terminal, is_detached, stop } = attendance;
     let mut running = spawn_after(spec, stdio, before_program.unwrap_or(&mut || ()))?;
     if let Some(on_start) = on_start {
         running.tell(on_start)?;
     }
-    let status = running.attend_program(signals, !is_detached, on_terminal.unwrap_or(&mut |_| ()))?;
+    let status = running.attend_program(signals, !is_detached, on_terminal.unwrap_or(&mut |_| ()), stop)?;
     let usage = running.usage;
     match running.group.is_some() || running.network.is_some() {
         // What it was in can only be removed when it is gone.
@@ -457,7 +469,7 @@ impl Running {
     /// when it has a terminal, joins that with this process's own standard input and output. Several
     /// containers can be attended at once, by a thread each; then all get the signals.
     pub fn attend(mut self) -> Result<ExitStatus, Error> {
-        let status = self.attend_program(terminal::catch_signals()?, true, &mut |_| ())?;
+        let status = self.attend_program(terminal::catch_signals()?, true, &mut |_| (), None)?;
         self.reap();
         Ok(status)
     }
@@ -467,10 +479,11 @@ impl Running {
         signals: Catcher,
         is_shown: bool,
         on_terminal: &mut dyn FnMut(&[u8]),
+        stop: Option<Stop>,
     ) -> Result<ExitStatus, Error> {
         let terminal = self.terminal.take();
         let terminal = terminal.map(|terminal| (terminal, is_shown));
-        terminal::attend(&self.handle(), &self.shared.socket, signals, terminal, on_terminal)?;
+        terminal::attend(&self.handle(), &self.shared.socket, signals, terminal, on_terminal, stop)?;
         self.wait_for_program()
     }
 

@@ -2,10 +2,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use ibid_sys::Errno;
 use ibid_sys::signal::Catcher;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{
@@ -13,7 +14,7 @@ use rustix::termios::{
 };
 
 use crate::error::Error;
-use crate::running::{Handle, Socket};
+use crate::running::{Handle, Socket, Stop};
 
 /// Every signal that can be caught and that somebody may mean for the program.
 const PASSED_ON: [Signal; 9] = [
@@ -35,6 +36,20 @@ fn failed(step: &'static str) -> impl FnOnce(Errno) -> Error {
     move |errno| Error::Setup { step: step.to_owned(), path: None, source: errno.into() }
 }
 
+/// Signals that somebody may mean for a program have no effect on this process, from its start on, which must be while a
+/// container is attended, to the end of this.
+#[derive(Debug)]
+pub struct HeldSignals {
+    _catcher: Catcher,
+}
+
+impl HeldSignals {
+    /// Holds them. Those that come while a container is attended still reach its program.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self { _catcher: catch_signals()? })
+    }
+}
+
 /// From now on signals wait to be passed on.
 pub(crate) fn catch_signals() -> Result<Catcher, Error> {
     Catcher::new(&PASSED_ON.map(Signal::as_raw)).map_err(failed("catch signals"))
@@ -47,7 +62,9 @@ pub(crate) fn attend(
     signals: Catcher,
     terminal: Option<(OwnedFd, bool)>,
     on_output: &mut dyn FnMut(&[u8]),
+    stop: Option<Stop>,
 ) -> Result<(), Error> {
+    let mut stopping = stop.map(Stopping::new);
     let mut session = match terminal {
         Some((terminal, is_joined)) => {
             Some(Session::start(terminal, is_joined).map_err(failed("prepare the terminal"))?)
@@ -65,14 +82,21 @@ pub(crate) fn attend(
                 ready.push(PollFd::new(&input, PollFlags::IN));
             }
         }
-        match poll(&mut ready, None) {
+        let wait = stopping.as_ref().and_then(Stopping::patience_left);
+        match poll(&mut ready, wait.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(failed("watch the container")(errno)),
         }
         let events: Vec<PollFlags> = ready.iter().map(PollFd::revents).collect();
         drop(ready);
         while let Some(signal) = signals.next() {
-            on_signal(signal, handle, session.as_mut())?;
+            match &mut stopping {
+                Some(stopping) if signal == Signal::TERM.as_raw() => stopping.ask(handle)?,
+                _ => on_signal(signal, handle, session.as_mut())?,
+            }
+        }
+        if let Some(stopping) = &mut stopping {
+            stopping.insist(handle)?;
         }
         if let Some(session) = &mut session {
             if events.get(2).is_some_and(|events| !events.is_empty()) {
@@ -90,6 +114,43 @@ pub(crate) fn attend(
             }
             return Ok(());
         }
+    }
+}
+
+/// A program that is to end when this process is told to.
+struct Stopping {
+    stop: Stop,
+    asked: Option<Instant>,
+    killed: bool,
+}
+
+impl Stopping {
+    fn new(stop: Stop) -> Self {
+        Self { stop, asked: None, killed: false }
+    }
+
+    /// Asks it, once.
+    fn ask(&mut self, handle: &Handle) -> Result<(), Error> {
+        if self.asked.is_some() {
+            return Ok(());
+        }
+        self.asked = Some(Instant::now());
+        handle.signal(self.stop.signal)
+    }
+
+    /// Kills it when it was asked long enough ago. The container reports how it ended, as of any other end.
+    fn insist(&mut self, handle: &Handle) -> Result<(), Error> {
+        if !self.killed && self.asked.is_some_and(|asked| asked.elapsed() >= self.stop.patience) {
+            self.killed = true;
+            return handle.signal(Signal::KILL.as_raw());
+        }
+        Ok(())
+    }
+
+    /// How long to wait for it; none when there is nothing to wait for.
+    fn patience_left(&self) -> Option<Timespec> {
+        let asked = self.asked.filter(|_| !self.killed)?;
+        Timespec::try_from(self.stop.patience.saturating_sub(asked.elapsed())).ok()
     }
 }
 

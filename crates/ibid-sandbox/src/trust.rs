@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ibid_core::proxy;
+
 use crate::spec::{InjectedFile, Mount, MountKind};
 
 /// Where the host's certificate authorities are in a container.
@@ -30,20 +32,6 @@ const CA_VARIABLES: [&str; 8] = [
     "GIT_SSL_CAINFO",
     "AWS_CA_BUNDLE",
     "CARGO_HTTP_CAINFO",
-];
-
-/// Proxy settings, in both spellings that programs look for. Docker predefines the same as build arguments.
-const PROXY_VARIABLES: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
 ];
 
 /// What a container gets of the host's trust and proxies.
@@ -82,7 +70,7 @@ impl HostTrust {
             trust.env.extend(CA_VARIABLES.map(|name| (name.to_owned(), CA_TARGET.to_owned())));
             trust.env.push(("APT_CONFIG".to_owned(), APT_TARGET.to_owned()));
         }
-        for name in PROXY_VARIABLES {
+        for name in proxy::VARIABLES {
             if let Some(value) = variable(name).filter(|value| !value.is_empty()) {
                 trust.env.push((name.to_owned(), value));
             }

@@ -180,6 +180,7 @@ pub fn raised(signal: i32) -> usize {
 
 /// Catches signals of the whole process, whichever thread gets them, and makes them readable: each signal once
 /// for every catcher that lives. Dispositions return to what they were when the last one is dropped.
+#[derive(Debug)]
 pub struct Catcher {
     slot: usize,
     read: OwnedFd,

@@ -240,6 +240,14 @@ pub struct Run {
     #[arg(long)]
     pub isolate: bool,
 
+    /// Start the program again when the code changes, until Ctrl-C; each run has a record of its own
+    #[arg(long)]
+    pub watch: bool,
+
+    /// The process that watches over this run, and starts the next
+    #[arg(long, value_name = "PID", hide = true, conflicts_with = "watch")]
+    pub watched_by: Option<u32>,
+
     /// Record the digest of the data inputs' content too; what was hashed once is hashed again only when it changes
     #[arg(long)]
     pub digest_data: bool,

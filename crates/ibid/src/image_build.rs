@@ -19,6 +19,7 @@ use ibid_core::digest::Digest;
 use ibid_core::dockerfile::{self, Dockerfile, ErrorKind, PlanOptions};
 use ibid_core::image::{ContainerConfig, host_architecture};
 use ibid_core::plan::{Lines, Plan};
+use ibid_core::proxy;
 use ibid_core::reference::Reference;
 use ibid_core::time::{DEFAULT_EPOCH, rfc3339};
 use ibid_engine::identity::HostUser;
@@ -245,7 +246,7 @@ impl<'a> Preparation<'a> {
         let (text, dockerfile) = read_dockerfile(&project.dockerfile)?;
         let build_args = build_args(project, host, shared, &dockerfile)?;
         // Docker's predefined arguments: seen by steps without being declared, and no part of any key.
-        for name in dockerfile::PROXY_ARGS {
+        for name in proxy::VARIABLES {
             if let Some(value) = build_args.get(name) {
                 trust.env.retain(|(known, _)| known != name);
                 trust.env.push((name.to_owned(), value.clone()));

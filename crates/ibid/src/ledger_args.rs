@@ -88,7 +88,7 @@ pub struct Rm {
 
 #[derive(Debug, Args)]
 pub struct Restore {
-    /// Runs: starts of their ids
+    /// Runs: starts of their ids, or tags
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<String>,
 }

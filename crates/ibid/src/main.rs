@@ -35,10 +35,12 @@ mod report;
 mod run_notices;
 mod run_options;
 mod settings;
+mod shell_history;
 mod snapshot_gc;
 mod table;
 mod ui;
 mod unwanted_files;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -26,7 +26,7 @@ use ibid_core::digest::Digest;
 use ibid_core::image::ImageConfig;
 use ibid_core::run::RunSpec;
 use ibid_engine::identity::HostUser;
-use ibid_engine::native::{self, Watch};
+use ibid_engine::native::{self, OnTerminate, Watch};
 use ibid_engine::relay;
 use ibid_ledger::ledger::{self, Ledger};
 use ibid_ledger::log::{self, Stream};
@@ -37,7 +37,7 @@ use ibid_ledger::run_id::RunId;
 use ibid_ledger::snapshot::{self, Exclusions, Taken};
 use ibid_ledger::{output_content, outputs};
 use ibid_sandbox::trust::HostTrust;
-use ibid_sandbox::{ExitStatus, Spec};
+use ibid_sandbox::{ExitStatus, HeldSignals, Spec};
 use ibid_store::Store;
 
 use crate::detached::Detached;
@@ -47,6 +47,7 @@ use crate::recorded_options::RecordedOptions;
 use crate::report::Failure;
 use crate::run_notices;
 use crate::ui::{self, Ui};
+use crate::watch;
 
 /// A run that is to be recorded.
 pub struct RecordedRun<'a> {
@@ -76,6 +77,8 @@ pub struct RecordedRun<'a> {
     pub digest_data: bool,
     /// Set when the run goes on without this process's terminal.
     pub detached: Option<&'a Detached>,
+    /// Whether somebody watches over it, and stops it when the code changes.
+    pub is_watched: bool,
     /// Set when the project is a copy in which a run is repeated.
     pub repetition: Option<Repetition<'a>>,
 }
@@ -111,6 +114,8 @@ impl RecordedRun<'_> {
         let recording = OnceLock::new();
         let (tell, told) = channel();
         let mut start = Instant::now();
+        // To the end of this.
+        let mut held = None;
         let (result, seconds, code) = std::thread::scope(|scope| {
             let (hand_over, handed_over) = channel();
             let facts = scope.spawn(|| {
@@ -132,6 +137,10 @@ impl RecordedRun<'_> {
                 facts
             });
             let mut before_program = |sandbox: &Spec| {
+                if self.is_watched {
+                    // Told to stop once the program has ended, it finishes its record.
+                    held = HeldSignals::new().ok();
+                }
                 // The program sees the code as it is now.
                 // The other thread has panicked, which it passes on when it is joined.
                 let Ok((taken, prepared)) = handed_over.recv() else { return };
@@ -151,9 +160,12 @@ impl RecordedRun<'_> {
                 }
             };
             let mut go = || self.detached.into_iter().for_each(|detached| detached.go(self.id));
+            let on_terminate =
+                if self.is_watched { OnTerminate::Stop(watch::PATIENCE) } else { OnTerminate::PassOn };
             let watch = Watch {
                 before_program: &mut before_program,
                 listener: &listener,
+                on_terminate,
                 on_detached: self.detached.is_some().then_some(&mut go),
             };
             let mut result = native::run(

@@ -194,8 +194,8 @@ fn runs_get_tags_go_away_and_come_back() {
         project.check(&["runs", "--removed", "--columns", "id,tag"], 0).lines().nth(1),
         Some("ff0000000000  best")
     );
-    project.check(&["restore", "best"], 125);
-    project.check(&["restore", "ff", "3e"], 0);
+    project.check(&["restore", "nosuch"], 125);
+    project.check(&["restore", "best", "3e"], 0);
     assert_eq!(project.check(&["runs", "--csv"], 0).lines().count(), 5);
     assert_eq!(project.check(&["runs", "--removed", "--csv", "--columns", "id"], 0), "id\n");
 }

@@ -397,6 +397,6 @@ pub(super) fn always_known(options: &PlanOptions, target: Option<&str>) -> Envir
 pub(super) fn is_always_known(name: &str, options: &PlanOptions) -> bool {
     name.starts_with("BUILDKIT_")
         || name == "SOURCE_DATE_EPOCH"
-        || super::PROXY_ARGS.contains(&name)
+        || crate::proxy::VARIABLES.contains(&name)
         || always_known(options, None).get(name).is_some()
 }

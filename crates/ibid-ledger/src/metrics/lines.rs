@@ -40,6 +40,9 @@ const WORDS: [&str; 26] = [
     "lr",
 ];
 
+/// What a program's text about its options says of them is no measurement: `(default: 0.1)`.
+const OF_OPTIONS: [&str; 2] = ["default", "defaults"];
+
 /// Words that say of which part of the data the name behind them is.
 const PARTS: [&str; 15] = [
     "train",
@@ -119,13 +122,16 @@ fn values(text: &str) -> Vec<(String, f64)> {
                 && let Some((value, behind)) = number_at(number)
             {
                 let part = before.filter(|part| PARTS.contains(&part.to_ascii_lowercase().as_str()));
+                rest = behind;
+                word = None;
+                if OF_OPTIONS.contains(&name.to_ascii_lowercase().as_str()) {
+                    continue;
+                }
                 let name = match part {
                     Some(part) => format!("{}_{name}", part.to_ascii_lowercase()),
                     None => name.to_owned(),
                 };
                 values.push((name, value));
-                rest = behind;
-                word = None;
             }
         } else {
             if !first.is_whitespace() {
@@ -233,6 +239,8 @@ mod tests {
         check("loss: nan", &[]);
         check("took 5s", &[]);
         check("train.py --lr=0.1 --loss 5 -acc 1", &[]);
+        check("  --lr LR  the rate of learning (default: 0.1)", &[]);
+        check("  --epochs INTEGER  how often [default: 10; x>=1]", &[]);
         check("", &[]);
         check(&format!("loss: 1 {}", "x".repeat(5000)), &[]);
     }

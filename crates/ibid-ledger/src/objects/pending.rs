@@ -18,6 +18,9 @@ use crate::ledger::{Error, io};
 
 const FOLDER: &str = "pending";
 
+/// In front of the name of a mark that is being made.
+const UNSEEN: &str = ".";
+
 /// In the mark of who removes contents: killed, it leaves folders without what they refer to.
 const REMOVING: &str = "removing ";
 
@@ -45,12 +48,15 @@ impl Pending {
         let folder = objects.folder.join(FOLDER);
         objects.make_folder(&folder)?;
         let name = crate::run_id::RunId::random().map_err(io("name a file in", &folder))?;
-        let path = folder.join(name.to_string());
-        let mut file = File::create_new(&path).map_err(io("make", &path))?;
-        objects.own(&path)?;
-        file.write_all(start_of_machine().as_bytes()).map_err(io("write", &path))?;
+        // Nobody sees it before it is whole and locked: it would be taken for one that the power cut off.
+        let unseen = folder.join(format!("{UNSEEN}{name}"));
+        let mut file = File::create_new(&unseen).map_err(io("make", &unseen))?;
+        objects.own(&unseen)?;
+        file.write_all(start_of_machine().as_bytes()).map_err(io("write", &unseen))?;
         // Where there are no locks, a mark of this start of the machine still does no harm.
         let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let path = folder.join(name.to_string());
+        fs::rename(&unseen, &path).map_err(io("rename", &unseen))?;
         Ok(Self { mark: Some((path, file)), stored: Mutex::default() })
     }
 
@@ -89,7 +95,11 @@ impl Pending {
             }
         }
         match mark {
-            Some((path, _)) => fs::remove_file(&path).map_err(io("remove", &path)),
+            Some((path, _)) => match fs::remove_file(&path) {
+                // Without locks, another who found it so old that everything is written has removed it.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io("remove", &path)(error)),
+                _ => Ok(()),
+            },
             None => Ok(()),
         }
     }
@@ -117,7 +127,12 @@ pub(super) fn found(objects: &Objects) -> Result<Found, Error> {
     };
     let mut interrupted = Vec::new();
     for mark in marks {
-        let path = mark.map_err(io("read", &folder))?.path();
+        let mark = mark.map_err(io("read", &folder))?;
+        let path = mark.path();
+        if mark.file_name().as_encoded_bytes().starts_with(UNSEEN.as_bytes()) {
+            remove_if_old(&path);
+            continue;
+        }
         match is_interrupted(&path) {
             Ok(true) => interrupted.push(path),
             Ok(false) => {}
@@ -141,14 +156,55 @@ fn is_interrupted(path: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     // It was killed, and the machine went on.
+    remove_if_old(path);
+    Ok(false)
+}
+
+fn remove_if_old(path: &Path) {
     let is_old = |age: Duration| age > WRITTEN_BY_NOW;
-    if SystemTime::now().duration_since(file.metadata()?.modified()?).is_ok_and(is_old) {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    if modified.is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(is_old)) {
         let _ = fs::remove_file(path);
     }
-    Ok(false)
 }
 
 /// Another text after each start of the machine, and on each machine.
 fn start_of_machine() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Ledger;
+
+    #[test]
+    fn nobody_takes_a_mark_that_is_being_made_for_one_that_was_left() {
+        let place = tempfile::tempdir().expect("a folder");
+        let ledger = Ledger::of(place.path());
+        ledger.prepare().expect("a ledger");
+        let objects = Objects::of(&ledger);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        Pending::begin(&objects).expect("a mark").settle().expect("its own");
+                        assert!(matches!(found(&objects), Ok(Found::Nothing)));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn what_a_power_cut_left_is_found() {
+        let place = tempfile::tempdir().expect("a folder");
+        let ledger = Ledger::of(place.path());
+        ledger.prepare().expect("a ledger");
+        let objects = Objects::of(&ledger);
+        Pending::begin(&objects).expect("a mark").settle().expect("its own");
+        let left = objects.folder.join(FOLDER).join("0123456789ab");
+        fs::write(&left, "another start").expect("a file");
+        assert!(matches!(found(&objects), Ok(Found::Interrupted(marks)) if marks == [left]));
+    }
 }

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ibid_core::digest::{Digest, Hasher};
@@ -30,6 +30,8 @@ pub(super) struct Present {
     pub(super) digest: Digest,
     /// Sorted by path.
     pub(super) entries: Vec<Entry>,
+    /// All that were listed, those without code too.
+    pub(super) folders: Vec<PathBuf>,
 }
 
 /// See [`super::changed_since`].
@@ -53,7 +55,8 @@ pub(super) fn look(ledger: &Ledger, project: &Path, exclusions: &Exclusions) -> 
         }
     }
     super::sort(&mut entries);
-    Ok(Present { digest: survey.digest(), entries })
+    let folders = survey.folders.iter().map(|folder| OsStr::from_bytes(&folder.path).into()).collect();
+    Ok(Present { digest: survey.digest(), entries, folders })
 }
 
 /// See [`super::take`].
@@ -94,6 +97,8 @@ pub(super) fn take(
 struct Survey {
     /// By path. The project's own has the empty one.
     trees: HashMap<Vec<u8>, Tree>,
+    /// As they were listed.
+    folders: Vec<Folder>,
     dropped: Vec<Dropped>,
     large: Vec<std::path::PathBuf>,
 }
@@ -195,7 +200,7 @@ impl Survey {
         if let Some(writer) = writer {
             writer.save_cache(&mut cache, &cache_file);
         }
-        Ok(Self { trees, dropped, large })
+        Ok(Self { trees, folders, dropped, large })
     }
 
     fn digest(&self) -> Digest {

@@ -1,8 +1,9 @@
 //! `ibid rm` and `ibid restore`: runs are taken out of the ledger, and put back.
 
+use ibid_ledger::ledger::Error;
 use ibid_ledger::record::Status;
-use ibid_ledger::removed;
-use ibid_ledger::run_id::RunId;
+use ibid_ledger::run_id::{RunId, UnresolvedRunId};
+use ibid_ledger::{removed, selection};
 
 use crate::args::Cli;
 use crate::ledger_args::{Restore, Rm};
@@ -34,11 +35,17 @@ pub fn rm(ui: &Ui, cli: &Cli, args: &Rm) -> Result<u8, Failure> {
 
 pub fn restore(ui: &Ui, cli: &Cli, args: &Restore) -> Result<u8, Failure> {
     let project = ProjectLedger::of(cli.directory.as_deref())?;
-    let removed = removed::ids(&project.ledger).map_err(failure)?;
     let mut ids: Vec<RunId> = Vec::new();
     for text in &args.runs {
-        let id = RunId::resolve(text, removed.iter().copied())
-            .map_err(|error| Failure::of(&error).hint("`ibid runs --removed` lists what can be put back"))?;
+        let id = selection::find_removed(&project.ledger, text).map_err(|error| match error {
+            Error::Unresolved(UnresolvedRunId::Several { .. } | UnresolvedRunId::SeveralTagged { .. }) => {
+                failure(error)
+            }
+            Error::Unresolved(_) => {
+                Failure::of(&error).hint("`ibid runs --removed` lists what can be put back")
+            }
+            error => failure(error),
+        })?;
         if !ids.contains(&id) {
             ids.push(id);
         }

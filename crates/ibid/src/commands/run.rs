@@ -28,9 +28,14 @@ use crate::recorded_run::{Finished, RecordedRun};
 use crate::report::Failure;
 use crate::run_notices;
 use crate::run_options::RunOptions;
+use crate::shell_history;
 use crate::ui::{self, Ui};
+use crate::watch;
 
 pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
+    if run.watch {
+        return watch::main(ui, cli, run);
+    }
     let args = run
         .args
         .iter()
@@ -54,7 +59,11 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
             options: &run.options,
             gpus: run.gpus.as_ref(),
             shared: &run.shared,
-            recorded: Some(Recorded { isolate: run.isolate, digest_data: run.digest_data }),
+            recorded: Some(Recorded {
+                isolate: run.isolate,
+                digest_data: run.digest_data,
+                watched_by: run.watched_by,
+            }),
             command: Command::Entrypoint(args),
             detached: detached.as_ref(),
             terminal: run.detach.then_some(run.tty),
@@ -83,10 +92,16 @@ pub struct Session<'a> {
 pub struct Recorded {
     pub isolate: bool,
     pub digest_data: bool,
+    /// The process that watches over it.
+    pub watched_by: Option<u32>,
 }
 
 pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
+    let watched_by = session.recorded.as_ref().and_then(|recorded| recorded.watched_by);
+    if let Some(watcher) = watched_by {
+        watch::tie_to_watcher(watcher)?;
+    }
     let directory = session.directory.unwrap_or(Path::new("."));
     let project = Project::find(directory)?;
     let requested_gpus = session.gpus.or(project.gpus.as_ref());
@@ -115,7 +130,9 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         run_notices::warn_of_hidden(ui, &store, &image, folder, &project)?;
     }
     let id = RunId::random().map_err(|error| Failure::of(&error))?;
-    let own_terminal = || std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    // The keys of a watched run's terminal are its watcher's too: Ctrl-C ends both.
+    let own_terminal =
+        || std::io::stdin().is_terminal() && std::io::stdout().is_terminal() && watched_by.is_none();
     let is_terminal = session.terminal.unwrap_or_else(own_terminal);
     ui.detail(&format!("run {id}"));
     let isolate = session.recorded.as_ref().is_some_and(|recorded| recorded.isolate);
@@ -134,6 +151,10 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
         protected: if session.recorded.is_some() { output_folders::protected(&project) } else { Vec::new() },
         env: all_env,
         gpus,
+        history: match session.command {
+            Command::Shell if is_terminal => shell_history::folder(ui, &project),
+            _ => None,
+        },
         terminal: is_terminal,
         options,
     };
@@ -166,6 +187,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 digest_data: recorded.digest_data || project.data_digest,
                 detached: session.detached,
                 repetition: None,
+                is_watched: watched_by.is_some(),
             };
             run.execute()
         }
