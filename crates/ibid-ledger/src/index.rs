@@ -12,6 +12,7 @@
 //!        summary      its `Summary` in postcard's encoding
 //! ```
 
+use std::cmp::Reverse;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ use rustix::io::Errno;
 use crate::ledger::{Error, Ledger, io};
 use crate::record::Status;
 use crate::run_id::RunId;
-use crate::summary::{Standing, Summary, Texts, decode, encode};
+use crate::summary::{Standing, Summary, Texts, decode, encode, started};
 
 /// Another layout of the file, or of what it holds, gets another number.
 const VERSION: i64 = 2;
@@ -70,15 +71,20 @@ pub fn runs<'t>(
             gone.push(row.id);
         }
         match known.next_if(|row| row.id == id) {
-            Some(row) if Some(row.stamp) == stamp => same.push((id, stamp, &known_texts[row.summary])),
+            Some(row) if Some(row.stamp) == stamp => {
+                let summary = &known_texts[row.summary];
+                same.push((started(summary), id, stamp, summary));
+            }
             _ => changed.push((id, stamp)),
         }
     }
     gone.extend(known.map(|row| row.id));
+    // Summaries are large: it is quicker to put them in order before they are there.
+    same.sort_unstable_by_key(|&(started, id, ..)| Reverse((started, id)));
     let mut runs = Vec::new();
     for (mut part, damaged) in on_threads(&same, |part| {
         let (mut runs, mut damaged) = (Vec::with_capacity(part.len()), Vec::new());
-        for &(id, stamp, summary) in part {
+        for &(_, id, stamp, summary) in part {
             match decode(summary).filter(|run| run.id == id) {
                 Some(run) => runs.push(run),
                 // In a way that SQLite does not see.
@@ -114,8 +120,10 @@ pub fn runs<'t>(
             index.write(&settled, &gone);
         }
     }
-    runs.extend(fresh.into_iter().map(|(_, _, run)| run));
-    runs.sort_by(|a, b| (&b.started, &b.id).cmp(&(&a.started, &a.id)));
+    if !fresh.is_empty() {
+        runs.extend(fresh.into_iter().map(|(_, _, run)| run));
+        runs.sort_by_key(|run| Reverse((run.started, run.id)));
+    }
     Ok(runs)
 }
 

@@ -139,7 +139,22 @@ impl Serialize for RunId {
 
 impl<'de> Deserialize<'de> for RunId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(Digits)
+    }
+}
+
+/// Reads an id without a text of its own.
+struct Digits;
+
+impl serde::de::Visitor<'_> for Digits {
+    type Value = RunId;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the id of a run")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<RunId, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

@@ -120,6 +120,12 @@ pub(crate) fn decode(encoded: &[u8]) -> Option<Summary<&str>> {
     postcard::from_bytes(encoded).ok()
 }
 
+/// When the run of a summary started; nothing when `encoded` is no summary.
+pub(crate) fn started(encoded: &[u8]) -> &str {
+    // That is how a `Summary` begins.
+    postcard::take_from_bytes::<(RunId, Standing, &str)>(encoded).map_or("", |((.., started), _)| started)
+}
+
 impl<S: AsRef<str>, T> Named<S, T> {
     /// The value of a name.
     pub fn get(&self, name: &str) -> Option<&T> {
