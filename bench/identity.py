@@ -77,7 +77,7 @@ def podman(user, folder, ibid, env, turns):
     """How long podman's own handling takes: the first run, and the median of later ones."""
     archive = folder / "image.tar"
     run(*as_person(user, ibid, "save", "ibid-bench-use", "-o", archive), env=env, cwd=folder)
-    podman = [program("podman"), "--root", folder / "podman", "--runroot", folder / "podman-run", "--cgroup-manager=cgroupfs"]
+    podman = [program("podman"), "--storage-driver=overlay", "--root", folder / "podman", "--runroot", folder / "podman-run", "--cgroup-manager=cgroupfs"]
     run(*as_person(user, *podman, "load", "-q", "-i", archive), env=env)
     limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
     words = ["run", "--rm", "--network=host", f"--userns=keep-id:uid={USER_ID},gid={USER_ID}", *limits, "ibid-bench-use"]
