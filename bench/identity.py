@@ -76,11 +76,11 @@ def once(command, env, cwd):
 def podman(user, folder, ibid, env, turns):
     """How long podman's own handling takes: the first run, and the median of later ones."""
     archive = folder / "image.tar"
-    run(*as_person(user, ibid, "save", "ibid-bench-foreign", "-o", archive), env=env, cwd=folder / "foreign")
-    podman = [program("podman"), "--root", folder / "podman", "--runroot", folder / "podman-run", "--cgroup-manager=cgroupfs"]
+    run(*as_person(user, ibid, "save", "ibid-bench-use", "-o", archive), env=env, cwd=folder)
+    podman = [program("podman"), "--storage-driver=overlay", "--root", folder / "podman", "--runroot", folder / "podman-run", "--cgroup-manager=cgroupfs"]
     run(*as_person(user, *podman, "load", "-q", "-i", archive), env=env)
     limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
-    words = ["run", "--rm", "--network=host", f"--userns=keep-id:uid={USER_ID},gid={USER_ID}", *limits, "ibid-bench-foreign"]
+    words = ["run", "--rm", "--network=host", f"--userns=keep-id:uid={USER_ID},gid={USER_ID}", *limits, "ibid-bench-use"]
     command = as_person(user, *podman, *words)
     return once(command, env, folder), statistics.median(once(command, env, folder) for _ in range(turns))
 
@@ -104,21 +104,22 @@ def main():
             make_project(folder / "foreign", "ibid-bench-foreign", "COPY opt /opt\n" + owned)
             make_files(folder / "foreign")
             make_project(folder / "small", "ibid-bench-small", "")
+            # A project without the files of the image: what it costs to look at a context is no matter of this.
+            (folder / "use").mkdir()
+            (folder / "use/Dockerfile").write_text("FROM ibid-bench-foreign\nWORKDIR /code\n")
+            (folder / "use/ibid.toml").write_text('name = "ibid-bench-use"\n')
             (folder / "person").mkdir()
             if user is not None:
                 run("chown", "-R", f"{user.pw_uid}:{user.pw_gid}", folder)
-            for name in ["foreign", "small"]:
+            for name in ["foreign", "small", "use"]:
                 say(f"building {name}")
                 run(*as_person(user, ibid, "build"), env=env, cwd=folder / name)
-            # The code is mounted, and is no matter of this: without the context, there is none to keep.
-            for name in ["home", "opt"]:
-                shutil.rmtree(folder / "foreign" / name)
             os.sync()
             command = as_person(user, ibid, "run", "--pegged")
             once(command, env, folder / "small")
-            seconds = once(command, env, folder / "foreign")
+            seconds = once(command, env, folder / "use")
             print(f"{'the first run, ' + str(OWNED_FILES) + ' files copied':<40} {seconds:8.2f} s", flush=True)
-            foreign = Contestant("foreign", lambda _: command, env=env, cwd=folder / "foreign")
+            foreign = Contestant("foreign", lambda _: command, env=env, cwd=folder / "use")
             small = Contestant("small", lambda _: command, env=env, cwd=folder / "small")
             contest("later runs", [foreign, small], arguments.turns, 2)
             for contestant in [foreign, small]:

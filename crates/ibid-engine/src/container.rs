@@ -63,14 +63,14 @@ pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser
         memory_bytes: options.limits.memory_bytes,
         pids: options.limits.pids,
     };
-    spec.is_starter = host.uid != 0 && options.user.is_some();
+    spec.is_starter = !host.is_root() && (options.user.is_some() || host.uid == 0);
     Ok(())
 }
 
 /// Shows the owner of a folder or file of the host as the run's user, where that is another and root runs; without root,
 /// the user namespace does it.
 pub(crate) fn idmap(path: &Path, host: &HostUser, identity: &Identity) -> Result<Option<IdMap>, Error> {
-    if host.uid != 0 {
+    if !host.is_root() {
         return Ok(None);
     }
     let owner = fs::metadata(path).map_err(io("read", path))?;

@@ -6,6 +6,7 @@
 //! | root | the image's `USER` | mounts from the host map their owner to that user and back |
 //! | ordinary, who asks to be X | X | the user namespace lets U and X change places |
 //! | root, who asks to be X | X | as with the image's `USER` |
+//! | root without its rights, as in a container | the same | the user namespace lets 0 and that user change places |
 //!
 //! Where an ordinary person stands in for a user of the image with another id, that user's files are the person's in the run
 //! ([`Identity::owner_change`]), and the user's line of `passwd` has the person's id.
@@ -26,6 +27,13 @@ pub struct HostUser {
     pub gid: u32,
     /// Login name, when the host knows one.
     pub name: Option<String>,
+}
+
+impl HostUser {
+    /// Whether this is the host's root: not one who has its id without its rights, as in a container.
+    pub(crate) fn is_root(&self) -> bool {
+        self.uid == 0 && !ibid_sandbox::userns::entered()
+    }
 }
 
 /// Who the process is, and the files that say so to it.

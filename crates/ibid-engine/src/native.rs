@@ -13,7 +13,7 @@ use ibid_sandbox::{
     Attendance, ExitStatus, InjectedFile, Mount, MountKind, Overlay, Rootfs, Spec, Started, Stdio, Stop,
     Upper, Usage,
 };
-use ibid_store::{Copying, MergedView, Scratch, Store};
+use ibid_store::{Copying, MergedView, OwnerChange, Scratch, Store};
 
 use crate::attach::{self, Server};
 use crate::container;
@@ -148,7 +148,11 @@ pub fn run(
         &read_text(&view, "/etc/group")?,
     )?;
     let scratch = store.scratch()?;
-    let identity_layer = match identity.owner_change {
+    let (user, person) = ((identity.user.uid, identity.user.gid), (host.uid, host.gid));
+    let has_only_the_id = host.uid == 0 && !host.is_root() && user.0 != 0;
+    let owner_change =
+        identity.owner_change.or(has_only_the_id.then_some(OwnerChange { from: user, to: person }));
+    let identity_layer = match owner_change {
         Some(change) => store.identity_layer(&image.rootfs.diff_ids, change, &scratch, on_copy)?,
         None => None,
     };
@@ -173,7 +177,7 @@ pub fn run(
     };
     let mut groups = identity.user.groups.clone();
     // Without root, the person's own groups are kept, and others cannot be had.
-    if host.uid == 0 {
+    if host.is_root() {
         groups.extend(&spec.gpus.groups);
     }
     let mut sandbox = Spec {
@@ -482,7 +486,7 @@ fn hostname(spec: &RunSpec) -> &str {
 /// A home for a user that the image does not know, in the run's throw-away files.
 fn make_home(scratch: &Scratch, identity: &Identity, host: &HostUser) -> Result<(), Error> {
     // Without root, the run's user is on disk the person, by whatever number it is known in the container.
-    let owner = if host.uid == 0 { (identity.user.uid, identity.user.gid) } else { (host.uid, host.gid) };
+    let owner = if host.is_root() { (identity.user.uid, identity.user.gid) } else { (host.uid, host.gid) };
     let home = scratch.upper().join(identity.user.home.trim_start_matches('/'));
     let parent = home.parent().expect("a home is below /home");
     for (folder, mode, uid, gid) in [(parent, 0o755, 0, 0), (&home, 0o700, owner.0, owner.1)] {

@@ -106,7 +106,8 @@ fn channel(stream: Stream, (uid, gid): (u32, u32), is_silent: bool) -> io::Resul
         let _refused = fcntl_setpipe_size(&ours, BUFFER_BYTES);
         (ours, theirs)
     };
-    if rustix::process::geteuid().is_root() && uid != 0 {
+    // In a user namespace, the program's user is ours by another number.
+    if rustix::process::geteuid().is_root() && uid != 0 && !ibid_sandbox::userns::entered() {
         // The program may open it again, as `/dev/stdout`.
         ibid_sys::owner::change(&theirs, (uid, gid))?;
     }

@@ -222,7 +222,8 @@ fn spawn_after(spec: &Spec, stdio: Stdio, before_program: &mut dyn FnMut()) -> R
             uts: true,
             network: spec.network != Network::Host,
         },
-        keep_capabilities: facts.uid != 0,
+        // Root without its rights, too, is somebody else there.
+        keep_capabilities: facts.uid != 0 || known_as.is_some() || within.is_some(),
         known_as,
         own_ids,
         within: within.as_ref().map(|namespace| namespace.as_fd()),

@@ -299,7 +299,7 @@ pub fn only_id() -> Option<&'static Error> {
 }
 
 /// True when [`ensure`] made the namespace that this process is in.
-pub(crate) fn entered() -> bool {
+pub fn entered() -> bool {
     ENTERED.load(Ordering::Relaxed)
 }
 

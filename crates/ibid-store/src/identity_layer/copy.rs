@@ -1,5 +1,6 @@
 //! Copies with another owner.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,7 +14,7 @@ use ibid_sys::owner::{self, Owner};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
-use super::visible::{Changed, ChangedFile};
+use super::visible::{Changed, ChangedFile, ChangedFolder};
 use crate::layers::open_tree;
 use crate::manifest::{Entry, Kind};
 use crate::path::{self, as_path};
@@ -34,15 +35,23 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// Makes all of it in an empty tree. Returns how many files cannot be read and are left out.
 pub(super) fn into_tree(tree: &Path, changed: &Changed<'_>) -> Result<usize> {
     let target = Target { root: open_tree(tree)?, path: tree };
-    for (entry, _) in &changed.folders {
+    let mut unreadable: BTreeSet<&[u8]> = BTreeSet::new();
+    for ChangedFolder { tree, entry, .. } in &changed.folders {
+        if unreadable.contains(path::parent(&entry.path)) || !may_be_read(tree, entry)? {
+            unreadable.insert(&entry.path);
+            continue;
+        }
         let (folder, name) = target.place(&entry.path)?;
         rustix::fs::mkdirat(&folder, &*name, Mode::from_raw_mode(0o700))
             .map_err(target.failed("make the folder", &entry.path))?;
     }
-    let left_out = copy_files(&target, &changed.files)?;
+    let left_out = copy_files(&target, &changed.files, &unreadable)?;
     // Last, and those in a folder before it: making something in a folder changes its time, and it may be one that not even
     // its owner can write.
-    for (entry, owner) in changed.folders.iter().rev() {
+    for ChangedFolder { entry, owner, .. } in changed.folders.iter().rev() {
+        if unreadable.contains(entry.path.as_slice()) {
+            continue;
+        }
         let folder =
             open_folder(target.root.as_fd(), &entry.path).map_err(target.failed("open", &entry.path))?;
         target.dress(folder.as_fd(), entry, *owner)?;
@@ -50,7 +59,18 @@ pub(super) fn into_tree(tree: &Path, changed: &Changed<'_>) -> Result<usize> {
     Ok(left_out)
 }
 
-fn copy_files(target: &Target<'_>, files: &[ChangedFile<'_>]) -> Result<usize> {
+/// Whether this process may read a folder of a layer. In its own store it may read all; one of somebody else's that it may not
+/// read would look empty under another owner.
+fn may_be_read(tree: &Path, entry: &Entry) -> Result<bool> {
+    let shown = tree.join(as_path(&entry.path));
+    match open_folder(open_tree(tree)?.as_fd(), &entry.path) {
+        Ok(_) => Ok(true),
+        Err(Errno::ACCESS) => Ok(false),
+        Err(errno) => Err(Error::io(READ, &shown)(errno)),
+    }
+}
+
+fn copy_files(target: &Target<'_>, files: &[ChangedFile<'_>], unreadable: &BTreeSet<&[u8]>) -> Result<usize> {
     let (next, stopped, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
     let left_out = AtomicUsize::new(0);
     let work = || {
@@ -60,9 +80,12 @@ fn copy_files(target: &Target<'_>, files: &[ChangedFile<'_>]) -> Result<usize> {
             let from = next.fetch_add(FILES_AT_ONCE, Ordering::Relaxed);
             let Some(rest) = files.get(from..).filter(|rest| !rest.is_empty()) else { return };
             for file in &rest[..rest.len().min(FILES_AT_ONCE)] {
+                if file.names.iter().any(|name| unreadable.contains(path::parent(name))) {
+                    left_out.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 match target.copy(file, &mut opened) {
                     Ok(()) => {}
-                    // This process may read all files of its own store: this one is in somebody else's.
                     Err(Error::Io { action: READ, source, .. })
                         if source.kind() == ErrorKind::PermissionDenied =>
                     {

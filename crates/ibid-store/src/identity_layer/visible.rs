@@ -14,9 +14,17 @@ use crate::path::{self, LayerPath};
 /// What goes into an identity layer.
 pub(super) struct Changed<'a> {
     /// The topmost layer's entry of each folder that changes, or has something in it that does; those in a folder after it.
-    pub(super) folders: Vec<(&'a Entry, Owner)>,
+    pub(super) folders: Vec<ChangedFolder<'a>>,
     /// Everything else that changes, with all of its visible names.
     pub(super) files: Vec<ChangedFile<'a>>,
+}
+
+/// A folder that changes its owner, or is on the way to what does.
+pub(super) struct ChangedFolder<'a> {
+    /// The tree of the topmost layer that has it.
+    pub(super) tree: &'a PathBuf,
+    pub(super) entry: &'a Entry,
+    pub(super) owner: Owner,
 }
 
 /// A file, link or pipe that changes its owner.
@@ -47,7 +55,7 @@ impl Changed<'_> {
 /// Finds what changes in layers, lowest first, each with its tree.
 pub(super) fn changed(layers: &[(PathBuf, Manifest)], change: OwnerChange) -> Changed<'_> {
     // What can be seen of: all folders, since others may lie in them, and all that changes.
-    let mut folders: BTreeMap<LayerPath, &Entry> = BTreeMap::new();
+    let mut folders: BTreeMap<LayerPath, (usize, &Entry)> = BTreeMap::new();
     let mut files: BTreeMap<LayerPath, (usize, &Entry)> = BTreeMap::new();
     for (index, (_, manifest)) in layers.iter().enumerate() {
         for entry in &manifest.entries {
@@ -58,7 +66,7 @@ pub(super) fn changed(layers: &[(PathBuf, Manifest)], change: OwnerChange) -> Ch
                     forget_below(&mut folders, &path);
                     forget_below(&mut files, &path);
                 }
-                folders.insert(path, entry);
+                folders.insert(path, (index, entry));
                 continue;
             }
             if folders.remove(&path).is_some() {
@@ -77,7 +85,7 @@ pub(super) fn changed(layers: &[(PathBuf, Manifest)], change: OwnerChange) -> Ch
 
 fn gather<'a>(
     layers: &'a [(PathBuf, Manifest)],
-    folders: &BTreeMap<LayerPath, &'a Entry>,
+    folders: &BTreeMap<LayerPath, (usize, &'a Entry)>,
     files: BTreeMap<LayerPath, (usize, &'a Entry)>,
     change: OwnerChange,
 ) -> Changed<'a> {
@@ -88,7 +96,7 @@ fn gather<'a>(
             path = path::parent(path);
         }
     };
-    for (path, entry) in folders {
+    for (path, (_, entry)) in folders {
         if change.of(entry).is_some() {
             need(&path.0);
         }
@@ -111,8 +119,9 @@ fn gather<'a>(
         }
     }
     let needed_folder = |path: &LayerPath| {
-        let entry = *folders.get(path)?;
-        Some((entry, change.of(entry).unwrap_or((entry.uid, entry.gid))))
+        let &(layer, entry) = folders.get(path)?;
+        let owner = change.of(entry).unwrap_or((entry.uid, entry.gid));
+        Some(ChangedFolder { tree: &layers[layer].0, entry, owner })
     };
     Changed { folders: needed.iter().filter_map(needed_folder).collect(), files: changed }
 }
@@ -179,8 +188,10 @@ mod tests {
             .collect();
         let changed = changed(&layers, CHANGE);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let folders =
-            changed.folders.iter().map(|(entry, (uid, gid))| format!("{}/ {uid}:{gid}", text(&entry.path)));
+        let folders = changed
+            .folders
+            .iter()
+            .map(|folder| format!("{}/ {}:{}", text(&folder.entry.path), folder.owner.0, folder.owner.1));
         let files = changed.files.iter().map(|file| {
             let names: Vec<String> = file.names.iter().map(|name| text(name)).collect();
             format!("{} {}:{} of {}", names.join(" "), file.owner.0, file.owner.1, file.tree.display())

@@ -143,7 +143,26 @@ pub fn check_all(site: &Site) {
         let written = fs::metadata(site.path(path)).expect("written");
         assert_eq!((written.uid(), written.gid()), site.ids(), "{path}");
     }
+    a_session(site);
     copies_are_made_once(site);
+}
+
+/// `ibid dev` is the same person.
+fn a_session(site: &Site) {
+    // `docker exec` passes no input on by itself.
+    if site.inside.is_some() {
+        return;
+    }
+    let input = site
+        .place
+        .file("others/session", "id -u; id -un; cat ~/notes; touch ~/new venv/new && echo yes; exit 3\n");
+    let mut command = site.command("others", &["dev"], &[]);
+    let input = fs::File::open(input).expect("readable");
+    let output = command.stdin(input).output().expect("ibid starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    let uid = if site.ids().0 == 0 { 60 } else { site.ids().0 };
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{uid}\nworker\nnoted\nyes\n"), "{stderr}");
 }
 
 fn write_project(site: &Site) {

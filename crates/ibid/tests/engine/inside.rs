@@ -5,8 +5,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
-use ibid_testing::OrdinaryUser;
-
 use super::{Site, support::engine::Engine};
 
 const LIFTED: [&str; 4] =
@@ -21,8 +19,8 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Starts a container of `user` that has the place at its own path.
-    pub fn start(site: &Site, user: &OrdinaryUser) -> Self {
+    /// Starts a container of the site's user that has the place at its own path.
+    pub fn start(site: &Site) -> Self {
         let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let engine = Engine::start(folder.path(), data.path());
@@ -34,7 +32,8 @@ impl Inside {
         let mut import = inside.engine.command("sh");
         import.args(["-c", script]).arg(site.place.path()).arg(IMAGE);
         check(import);
-        let user = format!("{}:{}", user.uid, user.gid);
+        let ids = site.ids();
+        let user = format!("{}:{}", ids.0, ids.1);
         let mut run = inside.run(site, &LIFTED);
         run.args(["--detach", "--name", inside.name, "--user", &user, IMAGE, "/bin/sleep", "100000"]);
         check(run);

@@ -14,6 +14,7 @@ use std::process::{Command, Output, Stdio};
 
 use ibid_testing::{Need, OrdinaryUser, Place, need};
 use inside::Inside;
+use support::engine::Engine;
 
 /// A program in the container, and what is to come of it. `@UID@` and `@GID@` are those of the person, `@NAME@` what they
 /// are called in the container, `@PLACE@` a folder of theirs on the host. `@RUN_UID@` and `@RUN_GID@` are those of the program where the
@@ -295,7 +296,7 @@ fn check_all(level: u8, user: Option<OrdinaryUser>, is_inside: bool) {
     };
     let mut site = Site::new(level, user, busybox);
     if is_inside {
-        let inside = Inside::start(&site, site.user.as_ref().expect("an ordinary user"));
+        let inside = Inside::start(&site);
         inside.check_refusals(&site);
         site.inside = Some(inside);
     }
@@ -350,7 +351,14 @@ fn level_3_a_user_with_one_id() {
 
 #[test]
 fn level_4_inside_a_container() {
-    if need(&[Need::Root, Need::Overlay]) && support::engine::Engine::is_installed() {
+    if need(&[Need::Root, Need::Overlay]) && Engine::is_installed() {
         check_all(3, Some(OrdinaryUser::without_subordinate_ids()), true);
+    }
+}
+
+#[test]
+fn level_4_inside_a_container_as_its_root() {
+    if need(&[Need::Root, Need::Overlay]) && Engine::is_installed() {
+        check_all(3, None, true);
     }
 }
