@@ -238,7 +238,8 @@ impl RecordedRun<'_> {
             Ok(changes) => changes,
             Err(error) => return self.warn("what changed while this ran is not recorded", &error),
         };
-        if let Some(files) = listed(&changed) {
+        // Whoever watches over it has said so, and starts the next.
+        if let Some(files) = listed(&changed).filter(|_| !self.is_watched) {
             self.ui.warn(&format!("{files} changed while this ran"));
         }
         if let Some(files) = listed(&written) {

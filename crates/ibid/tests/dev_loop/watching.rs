@@ -154,6 +154,23 @@ fn what_ends_or_cannot_be_built_waits_for_the_next_change() {
 }
 
 #[test]
+fn a_program_that_does_not_stop_is_killed() {
+    if !need(&[Need::Busybox, Need::Userns, Need::Subids, Need::Overlay]) {
+        return;
+    }
+    let site = Site::new(OrdinaryUser::find());
+    site.save("train.sh", "trap '' TERM\necho deaf\nwhile :; do sleep 1000 & wait $!; done\n");
+    let watched = Watched::start(site.command("project", &["run", "--watch"]));
+    watched.until("deaf");
+    site.save("train.sh", "echo next\n");
+    let lines = watched.until("next");
+    assert_eq!(says(&lines, "signal 9 (SIGKILL)"), 1, "{lines:?}");
+    watched.until("waiting for a change");
+    watched.signal("TERM");
+    assert_eq!(watched.end(), 143);
+}
+
+#[test]
 fn a_watcher_that_is_killed_leaves_no_program_behind() {
     Site::each(|site| {
         site.save("train.sh", PROGRAM);
