@@ -37,7 +37,7 @@ use ibid_ledger::run_id::RunId;
 use ibid_ledger::snapshot::{self, Exclusions, Taken};
 use ibid_ledger::{output_content, outputs};
 use ibid_sandbox::trust::HostTrust;
-use ibid_sandbox::{ExitStatus, HeldSignals, Spec};
+use ibid_sandbox::{ExitStatus, Spec};
 use ibid_store::Store;
 
 use crate::image_build::PeggedCode;
@@ -45,7 +45,7 @@ use crate::project::Project;
 use crate::recorded_options::RecordedOptions;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
-use crate::watch;
+use crate::watch::{self, Watched};
 
 /// A run that is to be recorded.
 pub struct RecordedRun<'a> {
@@ -73,8 +73,8 @@ pub struct RecordedRun<'a> {
     pub output_folder: Option<String>,
     /// Whether the contents of data inputs are hashed.
     pub digest_data: bool,
-    /// Whether somebody watches over it, and stops it when the code changes.
-    pub is_watched: bool,
+    /// Set when somebody watches over it, and stops it when the code changes.
+    pub watched: Option<&'a Watched>,
     /// Set when the project is a copy in which a run is repeated.
     pub repetition: Option<Repetition<'a>>,
 }
@@ -110,8 +110,6 @@ impl RecordedRun<'_> {
         let recording = OnceLock::new();
         let (tell, told) = channel();
         let mut start = Instant::now();
-        // To the end of this.
-        let mut held = None;
         let (result, seconds, code) = std::thread::scope(|scope| {
             let (hand_over, handed_over) = channel();
             let facts = scope.spawn(|| {
@@ -133,9 +131,8 @@ impl RecordedRun<'_> {
                 facts
             });
             let mut before_program = |sandbox: &Spec| {
-                if self.is_watched {
-                    // Told to stop once the program has ended, it finishes its record.
-                    held = HeldSignals::new().ok();
+                if let Some(watched) = self.watched {
+                    watched.program_starts();
                 }
                 // The program sees the code as it is now.
                 // The other thread has panicked, which it passes on when it is joined.
@@ -156,7 +153,7 @@ impl RecordedRun<'_> {
                 }
             };
             let on_terminate =
-                if self.is_watched { OnTerminate::Stop(watch::PATIENCE) } else { OnTerminate::PassOn };
+                if self.watched.is_some() { OnTerminate::Stop(watch::PATIENCE) } else { OnTerminate::PassOn };
             let watch = Watch { before_program: &mut before_program, listener: &listener, on_terminate };
             let result = native::run(self.store, self.spec, self.host, self.trust, Some(watch));
             let seconds = start.elapsed().as_secs_f64();
@@ -239,7 +236,7 @@ impl RecordedRun<'_> {
             Err(error) => return self.warn("what changed while this ran is not recorded", &error),
         };
         // Whoever watches over it has said so, and starts the next.
-        if let Some(files) = listed(&changed).filter(|_| !self.is_watched) {
+        if let Some(files) = listed(&changed).filter(|_| self.watched.is_none()) {
             self.ui.warn(&format!("{files} changed while this ran"));
         }
         if let Some(files) = listed(&written) {

@@ -16,6 +16,7 @@
 
 mod child;
 mod folders;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::Ui;
 
-pub use self::child::tie_to_watcher;
+pub use self::watched::Watched;
 
 /// Editors write a file in several steps: so long nothing must happen before the code is looked at.
 const QUIET: Duration = Duration::from_millis(100);
@@ -90,11 +91,11 @@ struct Watcher<'a> {
 impl Watcher<'_> {
     fn watch(mut self) -> Result<u8, Failure> {
         loop {
-            if let Err(failure) = self.code.renew() {
-                self.complain(&failure);
-            }
             if let Next::Leave(code) = self.once()? {
                 return Ok(code);
+            }
+            if let Err(failure) = self.code.renew() {
+                self.complain(&failure);
             }
         }
     }

@@ -144,7 +144,7 @@ impl<'a> Stage<'a> {
             bases: record.image.bases.clone(),
             output_folder: outputs.own,
             digest_data: record.data.iter().any(|data| data.digest.is_some()),
-            is_watched: false,
+            watched: None,
             repetition: Some(Repetition { of: record.id, ledger, code: self.code.clone() }),
         };
         let finished = with_stdout_on_stderr(|| run.execute())?;

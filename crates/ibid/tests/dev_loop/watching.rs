@@ -148,6 +148,14 @@ fn what_ends_or_cannot_be_built_waits_for_the_next_change() {
         let lines = watched.until("three");
         assert_eq!(says(&lines, "in its way"), 1, "{lines:?}");
         watched.until("waiting for a change");
+        // A build that does not listen does not hold up the next.
+        let deaf = "RUN trap '' TERM; echo in the step; while :; do sleep 1000 & wait $!; done";
+        site.save("Dockerfile", &format!("{DOCKERFILE}{deaf}\n"));
+        watched.until("in the step");
+        site.save("Dockerfile", DOCKERFILE);
+        let lines = watched.until("three");
+        assert_eq!(says(&lines, "Dockerfile changed: run again"), 1, "{lines:?}");
+        watched.until("waiting for a change");
         watched.signal("INT");
         assert_eq!(watched.end(), 130);
     });
