@@ -33,6 +33,7 @@ use self::folders::Folders;
 use crate::args::{Cli, Run};
 use crate::commands::run::exclusions;
 use crate::lock::LOCK_FILE;
+use crate::output_folders;
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::Ui;
@@ -71,7 +72,8 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
     let signals = Catcher::new(&signals).map_err(failed_to("catch signals"))?;
     let directory = cli.directory.as_deref().unwrap_or(Path::new("."));
     let words = child::words(run)?;
-    Watcher { ui, code: Code::of(directory)?, words, signals, suspects: Suspects::default() }.watch()
+    Watcher { ui, code: Code::of(directory, run.isolate)?, words, signals, suspects: Suspects::default() }
+        .watch()
 }
 
 /// What to do next.
@@ -189,6 +191,8 @@ impl Watcher<'_> {
 /// The code of a project, as it was when the last run was started.
 struct Code<'a> {
     directory: &'a Path,
+    /// Whether each run has an output folder of its own.
+    isolate: bool,
     root: PathBuf,
     ledger: Ledger,
     exclusions: Exclusions,
@@ -199,14 +203,14 @@ struct Code<'a> {
 }
 
 impl<'a> Code<'a> {
-    fn of(directory: &'a Path) -> Result<Self, Failure> {
+    fn of(directory: &'a Path, isolate: bool) -> Result<Self, Failure> {
         let project = Project::find(directory)?;
         let ledger = Ledger::of(&project.root);
-        let exclusions = exclusions_of(&project)?;
+        let exclusions = exclusions_of(&project, isolate)?;
         let folders = Folders::new(&project.root)?;
         let state = State { entries: Vec::new(), folders: Vec::new() };
         let mut code =
-            Self { directory, root: project.root, ledger, exclusions, folders, state, events: None };
+            Self { directory, isolate, root: project.root, ledger, exclusions, folders, state, events: None };
         code.renew()?;
         Ok(code)
     }
@@ -239,7 +243,7 @@ impl<'a> Code<'a> {
         self.events = None;
         // A project's files may be wrong for a moment, while somebody writes them; the run will say so.
         if let Ok(project) = Project::find(self.directory)
-            && let Ok(exclusions) = exclusions_of(&project)
+            && let Ok(exclusions) = exclusions_of(&project, self.isolate)
         {
             self.exclusions = exclusions;
         }
@@ -281,8 +285,8 @@ impl<'a> Code<'a> {
     }
 }
 
-fn exclusions_of(project: &Project) -> Result<Exclusions, Failure> {
-    exclusions(project, &[&project.data[..], &project.outputs].concat())
+fn exclusions_of(project: &Project, isolate: bool) -> Result<Exclusions, Failure> {
+    exclusions(project, &[&project.data[..], &output_folders::names(project, isolate)].concat())
 }
 
 /// Files that change while the program runs, which may be its own doing.
