@@ -8,7 +8,9 @@ row. Every contestant does the same work on the same base, which ibid makes from
 installed or does not work here is a line that says why. Everything is made under one temporary folder, apart from images
 named ibid-bench-* in the Docker engine, and is removed at the end.
 
-Peers, all Debian packages: docker.io (with dockerd running), runc, bubblewrap, buildah, podman, mmdebstrap.
+start.py does the same for the start of containers.
+
+Peers, all Debian packages: docker.io (with dockerd running), buildah, podman, mmdebstrap.
 """
 
 import argparse
@@ -25,8 +27,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = "debian:bookworm-slim"
-# A user id that has no name, and so no subordinate ids.
-ONE_ID = "64321"
 BENCH_BASE = "ibid-bench-base"
 CONTEXT_FILES = 10_000
 LARGE_CONTEXT_FILES = 50_000
@@ -276,89 +276,6 @@ class Bench:
             return contestant
 
     # The rows.
-
-    def start(self):
-        """From start to exit of `true` in a container."""
-
-        def ibid():
-            project = self.project("start", 'ENTRYPOINT ["true"]\n')
-            run(self.ibid, "-C", project, "build", env=self.env)
-            return lambda number: [self.ibid, "-C", project, "run", "--pegged"]
-
-        def docker():
-            client = self.docker()
-            return lambda number: [client, "run", "--rm", "--net=host", BENCH_BASE, "true"]
-
-        def runc():
-            command, bundle = program("runc"), self.folder / "bundle"
-            rootfs = self.rootfs()
-            bundle.mkdir()
-            run(command, "spec", *([] if os.geteuid() == 0 else ["--rootless"]), cwd=bundle)
-            config = json.loads((bundle / "config.json").read_text())
-            config["process"].update(terminal=False, args=["true"])
-            config["root"].update(path=str(rootfs), readonly=True)
-            namespaces = config["linux"]["namespaces"]
-            config["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "network"]
-            (bundle / "config.json").write_text(json.dumps(config))
-            state = self.folder / "runc"
-            return lambda number: [command, "--root", state, "run", "--bundle", bundle, f"ibid-bench-{number}"]
-
-        def bwrap():
-            command, rootfs = program("bwrap"), self.rootfs()
-            mounts = ["--ro-bind", rootfs, "/", "--proc", "/proc", "--dev", "/dev"]
-            return lambda number: [command, *mounts, "--unshare-all", "--share-net", "true"]
-
-        mine = self.available("ibid run --pegged", ibid, self.env)
-        peers = [
-            self.available("docker run --rm --net=host", docker),
-            self.available("runc run", runc),
-            self.available("bwrap", bwrap),
-            self.available("no container", lambda: lambda number: ["true"]),
-        ]
-        contest("start", [mine, *peers], self.turns(30), warm_ups=2)
-        self.report.add(
-            "`true` in a built project", mine, peers, {"docker run --rm --net=host": 1 / 20, "runc run": 1 / 4}
-        )
-
-    def start_one_id(self):
-        """The same for a user without subordinate ids, whom only root can become."""
-
-        def place():
-            if os.geteuid() != 0:
-                raise Unavailable("only root can become a user without subordinate ids")
-            program("setpriv")
-            self.folder.chmod(0o755)
-            folder = self.folder / "one-id"
-            if not folder.exists():
-                folder.mkdir()
-                shutil.copy(self.ibid, folder / "ibid")
-                shutil.copytree(self.project("start-one-id", 'ENTRYPOINT ["true"]\n'), folder / "project")
-                run("chown", "-R", f"{ONE_ID}:{ONE_ID}", folder)
-            return folder
-
-        become = ["setpriv", "--reuid", ONE_ID, "--regid", ONE_ID, "--clear-groups", "--inh-caps=-all", "--"]
-
-        def ibid():
-            folder = place()
-            command = [*become, folder / "ibid", "-C", folder / "project"]
-            env = {"XDG_DATA_HOME": str(folder / "share"), "HOME": str(folder)}
-            run(*command, "build", env=env)
-            return lambda number: ["env", *(f"{name}={value}" for name, value in env.items()), *command, "run", "--pegged"]
-
-        def bwrap():
-            place()
-            command, rootfs = program("bwrap"), self.rootfs()
-            mounts = ["--ro-bind", rootfs, "/", "--proc", "/proc", "--dev", "/dev"]
-            return lambda number: [*become, command, *mounts, "--unshare-all", "--share-net", "true"]
-
-        def no_container():
-            place()
-            return lambda number: [*become, "true"]
-
-        mine = self.available("ibid run --pegged, one id", ibid)
-        peers = [self.available("bwrap", bwrap), self.available("no container", no_container)]
-        contest("start-one-id", [mine, *peers], self.turns(30), warm_ups=2)
-        self.report.add("`true` for a user with one id", mine, peers, {"bwrap": 1.5})
 
     STEPS = "RUN echo one > /one\nRUN echo two > /two\nRUN echo three > /three\nCOPY . /context\n"
 
@@ -699,8 +616,6 @@ class Bench:
         self.report.line(title, contestant, f"{peak / 1024:.0f} MiB", f"{goal_mib} MiB", peak <= goal_mib * 1024)
 
     ROWS = (
-        "start",
-        "start_one_id",
         "rebuild",
         "rebuild_large",
         "one_file",
@@ -738,23 +653,24 @@ def high_water(status):
     return 0
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these rows: {', '.join(Bench.ROWS)}")
+def main(kind=None, description=__doc__):
+    kind = kind or Bench
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these rows: {', '.join(kind.ROWS)}")
     parser.add_argument("--ibid", type=Path, help="binary to time [default: the release build of this checkout]")
     parser.add_argument("--rounds", type=int, help="turns of each contestant [default: as many as each row needs]")
     parser.add_argument("--folder", type=Path, help="where to work [default: /var/tmp]", default=Path("/var/tmp"))
     arguments = parser.parse_args()
     for row in arguments.rows:
-        if row not in Bench.ROWS:
-            parser.error(f"no row {row!r}; there are {', '.join(Bench.ROWS)}")
+        if row not in kind.ROWS:
+            parser.error(f"no row {row!r}; there are {', '.join(kind.ROWS)}")
     ibid = arguments.ibid or newest_build(parser)
 
     folder = Path(tempfile.mkdtemp(prefix="ibid-bench-", dir=arguments.folder))
-    bench = Bench(ibid.resolve(), folder, lambda usual: arguments.rounds or usual)
+    bench = kind(ibid.resolve(), folder, lambda usual: arguments.rounds or usual)
     try:
         bench.base_archive()
-        for row in Bench.ROWS:
+        for row in kind.ROWS:
             if not arguments.rows or row in arguments.rows:
                 getattr(bench, row)()
     finally:

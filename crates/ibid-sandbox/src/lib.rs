@@ -62,4 +62,4 @@ pub use spec::{
     Overlay, Rlimit, Rootfs, Spec, SystemCalls, Tmpfs, Upper,
 };
 pub use stage::stage_main_if_asked;
-pub use terminal::HeldSignals;
+pub use terminal::catch_signals;

@@ -36,22 +36,9 @@ fn failed(step: &'static str) -> impl FnOnce(Errno) -> Error {
     move |errno| Error::Setup { step: step.to_owned(), path: None, source: errno.into() }
 }
 
-/// Signals that somebody may mean for a program have no effect on this process, from its start on, which must be while a
-/// container is attended, to the end of this.
-#[derive(Debug)]
-pub struct HeldSignals {
-    _catcher: Catcher,
-}
-
-impl HeldSignals {
-    /// Holds them. Those that come while a container is attended still reach its program.
-    pub fn new() -> Result<Self, Error> {
-        Ok(Self { _catcher: catch_signals()? })
-    }
-}
-
-/// From now on signals wait to be passed on.
-pub(crate) fn catch_signals() -> Result<Catcher, Error> {
+/// From now on, and until this is dropped, signals that somebody may mean for a program have no effect on this process but that they can
+/// be read. Those that come while a container is attended reach its program, too.
+pub fn catch_signals() -> Result<Catcher, Error> {
     Catcher::new(&PASSED_ON.map(Signal::as_raw)).map_err(failed("catch signals"))
 }
 

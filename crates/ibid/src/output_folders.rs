@@ -23,12 +23,9 @@ pub struct OutputFolders {
 impl OutputFolders {
     /// The project's; with `isolate`, a new one in the first of them is made.
     pub fn new(project: &Project, id: RunId, isolate: bool) -> Result<Self, Failure> {
-        let mut folders = project.outputs.clone();
+        let folders = names(project, isolate);
         if !isolate {
             return Ok(Self { folders, own: None });
-        }
-        if folders.is_empty() {
-            folders.push(DEFAULT.to_owned());
         }
         let own = format!("{}/{id}", folders[0]);
         let path = project.root.join(&own);
@@ -52,6 +49,15 @@ impl OutputFolders {
         }
         env
     }
+}
+
+/// The folders that runs write, `isolate` or not.
+pub fn names(project: &Project, isolate: bool) -> Vec<String> {
+    let mut folders = project.outputs.clone();
+    if isolate && folders.is_empty() {
+        folders.push(DEFAULT.to_owned());
+    }
+    folders
 }
 
 /// What the program must not change of a mounted project: the ledger, which is made if need be. Where that cannot be, there

@@ -37,7 +37,7 @@ use ibid_ledger::run_id::RunId;
 use ibid_ledger::snapshot::{self, Exclusions, Taken};
 use ibid_ledger::{output_content, outputs};
 use ibid_sandbox::trust::HostTrust;
-use ibid_sandbox::{ExitStatus, HeldSignals, Spec};
+use ibid_sandbox::{ExitStatus, Spec};
 use ibid_store::Store;
 
 use crate::detached::Detached;
@@ -47,7 +47,7 @@ use crate::recorded_options::RecordedOptions;
 use crate::report::Failure;
 use crate::run_notices;
 use crate::ui::{self, Ui};
-use crate::watch;
+use crate::watch::{self, Watched};
 
 /// A run that is to be recorded.
 pub struct RecordedRun<'a> {
@@ -77,8 +77,8 @@ pub struct RecordedRun<'a> {
     pub digest_data: bool,
     /// Set when the run goes on without this process's terminal.
     pub detached: Option<&'a Detached>,
-    /// Whether somebody watches over it, and stops it when the code changes.
-    pub is_watched: bool,
+    /// Set when somebody watches over it, and stops it when the code changes.
+    pub watched: Option<&'a Watched>,
     /// Set when the project is a copy in which a run is repeated.
     pub repetition: Option<Repetition<'a>>,
 }
@@ -114,8 +114,6 @@ impl RecordedRun<'_> {
         let recording = OnceLock::new();
         let (tell, told) = channel();
         let mut start = Instant::now();
-        // To the end of this.
-        let mut held = None;
         let (result, seconds, code) = std::thread::scope(|scope| {
             let (hand_over, handed_over) = channel();
             let facts = scope.spawn(|| {
@@ -137,9 +135,8 @@ impl RecordedRun<'_> {
                 facts
             });
             let mut before_program = |sandbox: &Spec| {
-                if self.is_watched {
-                    // Told to stop once the program has ended, it finishes its record.
-                    held = HeldSignals::new().ok();
+                if let Some(watched) = self.watched {
+                    watched.program_starts();
                 }
                 // The program sees the code as it is now.
                 // The other thread has panicked, which it passes on when it is joined.
@@ -161,7 +158,7 @@ impl RecordedRun<'_> {
             };
             let mut go = || self.detached.into_iter().for_each(|detached| detached.go(self.id));
             let on_terminate =
-                if self.is_watched { OnTerminate::Stop(watch::PATIENCE) } else { OnTerminate::PassOn };
+                if self.watched.is_some() { OnTerminate::Stop(watch::PATIENCE) } else { OnTerminate::PassOn };
             let watch = Watch {
                 before_program: &mut before_program,
                 listener: &listener,
@@ -264,7 +261,8 @@ impl RecordedRun<'_> {
             Ok(changes) => changes,
             Err(error) => return self.warn("what changed while this ran is not recorded", &error),
         };
-        if let Some(files) = listed(&changed) {
+        // Whoever watches over it has said so, and starts the next.
+        if let Some(files) = listed(&changed).filter(|_| self.watched.is_none()) {
             self.ui.warn(&format!("{files} changed while this ran"));
         }
         if let Some(files) = listed(&written) {

@@ -16,6 +16,7 @@
 
 mod child;
 mod folders;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,11 +33,12 @@ use self::folders::Folders;
 use crate::args::{Cli, Run};
 use crate::commands::run::exclusions;
 use crate::lock::LOCK_FILE;
+use crate::output_folders;
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::Ui;
 
-pub use self::child::tie_to_watcher;
+pub use self::watched::Watched;
 
 /// Editors write a file in several steps: so long nothing must happen before the code is looked at.
 const QUIET: Duration = Duration::from_millis(100);
@@ -66,11 +68,16 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
         )
         .hint("leave one of them out"));
     }
+    if run.detach {
+        return Err(Failure::new("`--watch` tells of each run here, and `--detach` returns when one has started")
+            .hint("leave one of them out"));
+    }
     let signals: Vec<i32> = ENDING.iter().chain(&OTHERS).map(|signal| signal.as_raw()).collect();
     let signals = Catcher::new(&signals).map_err(failed_to("catch signals"))?;
     let directory = cli.directory.as_deref().unwrap_or(Path::new("."));
     let words = child::words(run)?;
-    Watcher { ui, code: Code::of(directory)?, words, signals, suspects: Suspects::default() }.watch()
+    Watcher { ui, code: Code::of(directory, run.isolate)?, words, signals, suspects: Suspects::default() }
+        .watch()
 }
 
 /// What to do next.
@@ -90,11 +97,11 @@ struct Watcher<'a> {
 impl Watcher<'_> {
     fn watch(mut self) -> Result<u8, Failure> {
         loop {
-            if let Err(failure) = self.code.renew() {
-                self.complain(&failure);
-            }
             if let Next::Leave(code) = self.once()? {
                 return Ok(code);
+            }
+            if let Err(failure) = self.code.renew() {
+                self.complain(&failure);
             }
         }
     }
@@ -188,6 +195,8 @@ impl Watcher<'_> {
 /// The code of a project, as it was when the last run was started.
 struct Code<'a> {
     directory: &'a Path,
+    /// Whether each run has an output folder of its own.
+    isolate: bool,
     root: PathBuf,
     ledger: Ledger,
     exclusions: Exclusions,
@@ -198,14 +207,14 @@ struct Code<'a> {
 }
 
 impl<'a> Code<'a> {
-    fn of(directory: &'a Path) -> Result<Self, Failure> {
+    fn of(directory: &'a Path, isolate: bool) -> Result<Self, Failure> {
         let project = Project::find(directory)?;
         let ledger = Ledger::of(&project.root);
-        let exclusions = exclusions_of(&project)?;
+        let exclusions = exclusions_of(&project, isolate)?;
         let folders = Folders::new(&project.root)?;
         let state = State { entries: Vec::new(), folders: Vec::new() };
         let mut code =
-            Self { directory, root: project.root, ledger, exclusions, folders, state, events: None };
+            Self { directory, isolate, root: project.root, ledger, exclusions, folders, state, events: None };
         code.renew()?;
         Ok(code)
     }
@@ -238,7 +247,7 @@ impl<'a> Code<'a> {
         self.events = None;
         // A project's files may be wrong for a moment, while somebody writes them; the run will say so.
         if let Ok(project) = Project::find(self.directory)
-            && let Ok(exclusions) = exclusions_of(&project)
+            && let Ok(exclusions) = exclusions_of(&project, self.isolate)
         {
             self.exclusions = exclusions;
         }
@@ -280,8 +289,8 @@ impl<'a> Code<'a> {
     }
 }
 
-fn exclusions_of(project: &Project) -> Result<Exclusions, Failure> {
-    exclusions(project, &[&project.data[..], &project.outputs].concat())
+fn exclusions_of(project: &Project, isolate: bool) -> Result<Exclusions, Failure> {
+    exclusions(project, &[&project.data[..], &output_folders::names(project, isolate)].concat())
 }
 
 /// Files that change while the program runs, which may be its own doing.

@@ -30,7 +30,7 @@ use crate::run_notices;
 use crate::run_options::RunOptions;
 use crate::shell_history;
 use crate::ui::{self, Ui};
-use crate::watch;
+use crate::watch::{self, Watched};
 
 pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
     if run.watch {
@@ -99,9 +99,7 @@ pub struct Recorded {
 pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let host = image_build::enter_user_namespace()?;
     let watched_by = session.recorded.as_ref().and_then(|recorded| recorded.watched_by);
-    if let Some(watcher) = watched_by {
-        watch::tie_to_watcher(watcher)?;
-    }
+    let watched = watched_by.map(Watched::by).transpose()?;
     let directory = session.directory.unwrap_or(Path::new("."));
     let project = Project::find(directory)?;
     let requested_gpus = session.gpus.or(project.gpus.as_ref());
@@ -132,7 +130,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let id = RunId::random().map_err(|error| Failure::of(&error))?;
     // The keys of a watched run's terminal are its watcher's too: Ctrl-C ends both.
     let own_terminal =
-        || std::io::stdin().is_terminal() && std::io::stdout().is_terminal() && watched_by.is_none();
+        || std::io::stdin().is_terminal() && std::io::stdout().is_terminal() && watched.is_none();
     let is_terminal = session.terminal.unwrap_or_else(own_terminal);
     ui.detail(&format!("run {id}"));
     let isolate = session.recorded.as_ref().is_some_and(|recorded| recorded.isolate);
@@ -187,7 +185,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 digest_data: recorded.digest_data || project.data_digest,
                 detached: session.detached,
                 repetition: None,
-                is_watched: watched_by.is_some(),
+                watched: watched.as_ref(),
             };
             run.execute()
         }

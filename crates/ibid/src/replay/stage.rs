@@ -145,7 +145,7 @@ impl<'a> Stage<'a> {
             output_folder: outputs.own,
             digest_data: record.data.iter().any(|data| data.digest.is_some()),
             detached: None,
-            is_watched: false,
+            watched: None,
             repetition: Some(Repetition { of: record.id, ledger, code: self.code.clone() }),
         };
         let finished = with_stdout_on_stderr(|| run.execute())?;

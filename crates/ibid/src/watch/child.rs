@@ -24,17 +24,6 @@ pub(super) fn words(run: &Run) -> Result<Vec<OsString>, Failure> {
     Ok(words)
 }
 
-/// Called in a watched run: when its watcher dies, it is stopped.
-pub fn tie_to_watcher(watcher: u32) -> Result<(), Failure> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
-        .map_err(super::failed_to("be told of the watcher's end"))?;
-    let parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get().unsigned_abs());
-    if parent != Some(watcher) {
-        return Err(Failure::new("whoever watched over this run has ended"));
-    }
-    Ok(())
-}
-
 /// A run that goes on.
 pub(super) struct Child {
     process: std::process::Child,

@@ -25,7 +25,8 @@ impl Site {
         if !need(&[Need::Busybox]) {
             return;
         }
-        let levels: [(&[Need], fn() -> Option<OrdinaryUser>); 3] = [
+        type User = fn() -> Option<OrdinaryUser>;
+        let levels: [(&[Need], User); 3] = [
             (&[Need::Root, Need::Overlay], || None),
             (&[Need::Userns, Need::Subids, Need::Overlay], OrdinaryUser::find),
             (&[Need::Root, Need::Userns, Need::Overlay], || Some(OrdinaryUser::without_subordinate_ids())),

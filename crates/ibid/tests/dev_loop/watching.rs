@@ -148,9 +148,51 @@ fn what_ends_or_cannot_be_built_waits_for_the_next_change() {
         let lines = watched.until("three");
         assert_eq!(says(&lines, "in its way"), 1, "{lines:?}");
         watched.until("waiting for a change");
+        // A build that does not listen does not hold up the next.
+        let deaf = "RUN trap '' TERM; echo in the step; while :; do sleep 1000 & wait $!; done";
+        site.save("Dockerfile", &format!("{DOCKERFILE}{deaf}\n"));
+        watched.until("in the step");
+        site.save("Dockerfile", DOCKERFILE);
+        let lines = watched.until("three");
+        assert_eq!(says(&lines, "Dockerfile changed: run again"), 1, "{lines:?}");
+        watched.until("waiting for a change");
         watched.signal("INT");
         assert_eq!(watched.end(), 130);
     });
+}
+
+#[test]
+fn what_a_run_writes_into_a_folder_of_its_own_starts_no_other() {
+    Site::each(|site| {
+        site.save("ibid.toml", "name = \"site\"\n");
+        site.save("train.sh", "echo result > $IBID_OUTPUT_DIR/result\n");
+        let watched = Watched::start(site.command("project", &["run", "--watch", "--isolate"]));
+        watched.until("waiting for a change");
+        site.save("train.sh", "echo another > $IBID_OUTPUT_DIR/result\necho two\n");
+        let lines = watched.until("two");
+        assert_eq!(says(&lines, "run again"), 1, "{lines:?}");
+        assert!(lines.iter().any(|line| line == "train.sh changed: run again"), "{lines:?}");
+        watched.until("waiting for a change");
+        watched.signal("TERM");
+        assert_eq!(watched.end(), 143);
+    });
+}
+
+#[test]
+fn a_program_that_does_not_stop_is_killed() {
+    if !need(&[Need::Busybox, Need::Userns, Need::Subids, Need::Overlay]) {
+        return;
+    }
+    let site = Site::new(OrdinaryUser::find());
+    site.save("train.sh", "trap '' TERM\necho deaf\nwhile :; do sleep 1000 & wait $!; done\n");
+    let watched = Watched::start(site.command("project", &["run", "--watch"]));
+    watched.until("deaf");
+    site.save("train.sh", "echo next\n");
+    let lines = watched.until("next");
+    assert_eq!(says(&lines, "signal 9 (SIGKILL)"), 1, "{lines:?}");
+    watched.until("waiting for a change");
+    watched.signal("TERM");
+    assert_eq!(watched.end(), 143);
 }
 
 #[test]
