@@ -229,6 +229,7 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
         &mut site.command("project", &["run", "--watch", "--pegged"]),
         &["`--watch` waits for changes of the code on this machine"],
     );
+    refused(&mut site.command("project", &["run", "--watch", "--detach"]), &["`--detach` returns when"]);
     // A user namespace has limits of its own.
     let site = Site::new(OrdinaryUser::find());
     let script = "echo 2 > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"";
