@@ -169,7 +169,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
             };
             run.execute()
         }
-        None => unrecorded(&project, &store, &spec, &host, preparation.trust(), pegged_code),
+        None => unrecorded(ui, &project, &store, &spec, &host, preparation.trust(), pegged_code),
     };
     let Finished { status, seconds, code, record } =
         finished.map_err(|error| failure_of_run(error, &config))?;
@@ -184,6 +184,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
 
 /// A session that leaves no record; which code it is on is said all the same.
 fn unrecorded(
+    ui: &Ui,
     project: &Project,
     store: &Store,
     spec: &RunSpec,
@@ -198,6 +199,7 @@ fn unrecorded(
         // Asking git takes about as long as starting the program: it is done meanwhile.
         let identity = pegged.is_none().then(|| scope.spawn(|| CodeIdentity::of(&project.root, &no_code)));
         let ended = native::run(store, spec, host, trust, None)?;
+        run_notices::warn_of_unknown(ui, &ended);
         let seconds = start.elapsed().as_secs_f64();
         let code = match identity {
             Some(identity) => {

@@ -1,6 +1,7 @@
 //! What a program in a container may rely on, whoever starts it: one table of cases, run on every level of privilege that
 //! this machine can provide (`docs/privileges.md`). A level that it cannot is reported with its reason.
 
+mod live;
 mod options;
 
 use std::fs;
@@ -142,7 +143,7 @@ const CASES: &[Case] = &[
 ];
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY bin /bin\nCOPY etc /etc\nRUN [\"/bin/mkdir\", \"-p\", \"-m\", \"1777\", \"/tmp\", \"/root\"]\nWORKDIR /code\n\
-    RUN [\"/bin/sh\", \"-c\", \"mkdir venv && touch venv/pyvenv.cfg && mkdir -p /home/worker\"]\nCOPY word .\nENV PATH=/bin\n";
+    RUN [\"/bin/sh\", \"-c\", \"mkdir venv && touch venv/pyvenv.cfg && mkdir -p /home/worker\"]\nCOPY word .\nENV PATH=/bin\nSTOPSIGNAL SIGUSR1\n";
 
 /// Where programs run: a project and the program, reachable for whoever runs it.
 struct Site {
@@ -159,8 +160,8 @@ impl Site {
         fs::copy(busybox, site.path("project/bin/busybox")).expect("a copy");
         let programs = [
             "cat", "chmod", "chown", "cut", "df", "env", "false", "grep", "head", "hostname", "id", "ls",
-            "mkdir", "mount", "nc", "printf", "pwd", "sleep", "sh", "sort", "stat", "touch", "true", "tty",
-            "wc", "xargs",
+            "mkdir", "mkfifo", "mount", "nc", "printf", "pwd", "readlink", "sleep", "sh", "sort", "stat",
+            "stty", "touch", "true", "tty", "wc", "xargs",
         ];
         for program in programs {
             std::os::unix::fs::symlink("busybox", site.path("project/bin").join(program)).expect("a link");
@@ -214,6 +215,11 @@ impl Site {
     }
 
     fn check(&self, case: &Case) -> Result<(), String> {
+        self.check_as(case, &["run"], "--")
+    }
+
+    /// As the command of these words, with `last` between its options and the program.
+    fn check_as(&self, case: &Case, command: &[&str], last: &str) -> Result<(), String> {
         let (uid, gid) = self.ids();
         let name = if uid == 0 { "root" } else { "user" };
         let fill = |text: &str| {
@@ -223,8 +229,8 @@ impl Site {
                 .replace("@PLACE@", &self.place.path().display().to_string())
         };
         let given: Vec<String> = case.options.iter().map(|word| fill(word)).collect();
-        let mut options = vec!["run"];
-        options.extend(given.iter().map(String::as_str).chain(["--"]));
+        let mut options = command.to_vec();
+        options.extend(given.iter().map(String::as_str).chain([last]));
         let program: Vec<String> = case.program.iter().map(|word| fill(word)).collect();
         let output = self.ibid(&options, &program.iter().map(String::as_str).collect::<Vec<_>>());
         let (stdout, expected) = (String::from_utf8_lossy(&output.stdout), fill(case.stdout));
@@ -262,6 +268,7 @@ fn check_all(level: u8, user: Option<OrdinaryUser>) {
     let failures: Vec<String> = cases.iter().filter_map(|case| site.check(case).err()).collect();
     assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
     options::check_all(&site);
+    live::check_all(&site);
     // On the host, too, what was written is the person's, whoever they were in the container.
     for path in [
         "project/output",
