@@ -123,6 +123,9 @@ pub fn check_all(site: &Site) {
     stopping(site);
     joining(site);
     typing(site);
+    if site.level == 1 {
+        hostile(site);
+    }
 }
 
 /// Ends what a failed check left.
@@ -404,4 +407,17 @@ fn typing(site: &Site) {
     outer.wait_for("goes on");
     assert_eq!(outer.code(), Some(0));
     site.ok(&["stop", "-t", "0", &id], &[]);
+}
+
+/// What root in a container has put in the way holds nobody up who enters.
+fn hostile(site: &Site) {
+    let options = ["--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"];
+    let id = site.detach(&options, &["sleep", "1000"]);
+    let script = "mkfifo /tmp/f && mount --bind /tmp/f /dev/pts/ptmx && mount --bind /tmp/f /etc/passwd";
+    site.ok(&["exec", &id, "sh", "-c", script], &[]);
+    site.refuses(&["exec", "--user", "worker", &id, "true"], "it is no ordinary file");
+    let mut outer = Outer::start(site, &["exec", &id, "true"]);
+    outer.wait_for("cannot open a terminal in the container");
+    assert_eq!(outer.code(), Some(125));
+    site.ok(&["stop", "--time", "0", &id], &[]);
 }
