@@ -267,3 +267,6 @@ impl Drop for Known {
 fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests;

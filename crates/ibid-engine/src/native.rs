@@ -218,7 +218,8 @@ pub fn run(
             // Nobody would ever know of it.
             let _already_dead = started.handle.kill();
         }
-        known = Some(added);
+        // A store that cannot be written keeps no list; that is said to who wants to use it.
+        known = (!store.is_read_only() || server.is_some()).then_some(added);
     };
     let mut ended = match watch {
         Some(watch) => {

@@ -139,7 +139,11 @@ impl LiveContainer {
         };
         let is_file = file.metadata().is_ok_and(|it| it.is_file() && it.len() <= FILE_BYTES_MAX);
         if !is_file {
-            return Err(failed(Errno::FBIG));
+            return Err(Error::Setup {
+                step: "read a file of the run".to_owned(),
+                path: Some(path.into()),
+                source: std::io::Error::other("it is no ordinary file of at most 16 MiB"),
+            });
         }
         let mut bytes = Vec::new();
         match file.take(FILE_BYTES_MAX).read_to_end(&mut bytes) {

@@ -8,10 +8,14 @@ use ibid_sys::signal::{SignalFd, send};
 use ibid_sys::{Errno, exit_now};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
+use rustix::thread::{Timespec, nanosleep};
 
 use crate::report::Report;
 use crate::running::Socket;
 use crate::spec::ExitStatus;
+
+/// How long programs that entered may take to be gone, milliseconds.
+const ENTRANTS_PATIENCE: u32 = 1000;
 
 /// What a terminal sends, it sends to everything in the foreground, not to one process.
 const OF_TERMINALS: [Signal; 6] =
@@ -108,6 +112,12 @@ fn end(socket: &Socket, status: ExitStatus) -> ! {
     // From process 1, -1 means everyone else in the container.
     if send(-1, Signal::KILL.as_raw()).is_ok() {
         while let Ok(_) | Err(Errno::INTR) = wait(WaitOptions::empty()) {}
+        // Those that entered are somebody else's children, who takes leave of them; one that is stopped holds nobody up.
+        let mut patience = ENTRANTS_PATIENCE;
+        while send(-1, 0).is_ok() && patience > 0 {
+            patience -= 1;
+            let _interrupted = nanosleep(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
+        }
     }
     if let Ok(ibid_sys::usage::Usage { peak_memory, cpu_micros }) = ibid_sys::usage::of_children() {
         let _starter_may_be_dead = socket.send(&Report::Usage { peak_memory, cpu_micros }, None);

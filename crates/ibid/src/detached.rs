@@ -12,6 +12,7 @@
 //! Until the program executes, both are one command: what ends the one ends the other, and the copy's exit code is the command's.
 
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 
 use ibid_ledger::run_id::RunId;
 use ibid_sys::clone::{Fork, fork};
@@ -37,7 +38,8 @@ pub enum Side {
 
 /// What the process that executes the run has to tell the command.
 pub struct Detached {
-    tell: OwnedFd,
+    /// None when it has told.
+    tell: Mutex<Option<OwnedFd>>,
 }
 
 fn failure(what: &'static str) -> impl FnOnce(Errno) -> Failure {
@@ -52,7 +54,11 @@ pub fn split() -> Result<Side, Failure> {
             drop(tell);
             wait(copy, &told).map(Side::Command)
         }
-        Fork::Copy => Ok(Side::Run(Detached { tell })),
+        Fork::Copy => {
+            drop(told);
+            ibid_sys::descriptor::close_inherited();
+            Ok(Side::Run(Detached { tell: Mutex::new(Some(tell)) }))
+        }
     }
 }
 
@@ -105,6 +111,7 @@ impl Detached {
             let _ = rustix::stdio::dup2_stderr(&null);
         }
         // When the command is gone, nobody waits for the id.
-        let _nobody_waits = rustix::io::write(&self.tell, id.to_string().as_bytes());
+        let tell = self.tell.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _nobody_waits = tell.map(|tell| rustix::io::write(tell, id.to_string().as_bytes()));
     }
 }

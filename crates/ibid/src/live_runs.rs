@@ -91,9 +91,13 @@ fn not_going_on(id: RunId, record: &Record) -> Failure {
         Status::Lost => "the ibid that executed it was killed".to_owned(),
         Status::NotStarted => "it never started".to_owned(),
         Status::Running => {
-            let message =
-                format!("run {id} cannot be reached: it is executed on `{}`, or just ends", record.host.name);
-            return Failure::new(message).hint("`ibid ps` lists the runs of this machine that are going on");
+            let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            return if record.host.name == here {
+                let why = "its program has just ended, or its store cannot be written";
+                Failure::new(format!("run {id} cannot be reached: {why}"))
+            } else {
+                Failure::new(format!("run {id} goes on on another machine, `{}`", record.host.name))
+            };
         }
     };
     Failure::new(format!("run {id} is not going on: {how}"))

@@ -12,6 +12,7 @@ mod contexts;
 mod credentials;
 mod detached;
 mod eject;
+mod executor;
 mod gpus;
 mod image_build;
 mod init;

@@ -201,10 +201,7 @@ impl RecordedRun<'_> {
             None => false,
         };
         let ended = result?;
-        if let Some(error) = &ended.unknown {
-            let why = Failure::of(error).summary();
-            self.ui.warn(&format!("`ibid ps` and `ibid exec` did not know this run: {why}"));
-        }
+        run_notices::warn_of_unknown(self.ui, &ended);
         for (stream, error) in &ended.unwritten {
             let name = stream_of(*stream).name();
             self.ui.warn(&format!("{name} did not take all that the program wrote: {error}"));

@@ -4,12 +4,21 @@ use std::path::Path;
 
 use ibid_core::digest::Digest;
 use ibid_core::run::{ContainerOptions, Network};
+use ibid_engine::native::Ended;
 use ibid_sandbox::ExitStatus;
 use ibid_store::{CopiedFiles, Copying, Store};
 
 use crate::project::Project;
 use crate::report::Failure;
 use crate::ui::{self, Ui};
+
+/// Says why nobody else could find a run while it went on.
+pub fn warn_of_unknown(ui: &Ui, ended: &Ended) {
+    if let Some(error) = &ended.unknown {
+        let why = Failure::of(error).summary();
+        ui.warn(&format!("`ibid ps` and `ibid exec` did not know of this run: {why}"));
+    }
+}
 
 /// Takes out limits that cannot be kept here where that was allowed, with a warning; says which ports are reachable anyhow.
 pub fn narrate(ui: &Ui, options: &mut ContainerOptions) {

@@ -69,8 +69,10 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
         .hint("leave one of them out"));
     }
     if run.detach {
-        return Err(Failure::new("`--watch` tells of each run here, and `--detach` returns when one has started")
-            .hint("leave one of them out"));
+        return Err(Failure::new(
+            "`--watch` tells of each run here, and `--detach` returns when one has started",
+        )
+        .hint("leave one of them out"));
     }
     let signals: Vec<i32> = ENDING.iter().chain(&OTHERS).map(|signal| signal.as_raw()).collect();
     let signals = Catcher::new(&signals).map_err(failed_to("catch signals"))?;

@@ -357,8 +357,8 @@ mod tests {
         for _ in 0..2 * WAITING_MAX / MESSAGE_MAX {
             server.written(Stream::Stdout, &part);
         }
-        let heard = std::iter::from_fn(|| Some(client.hear().expect("heard")));
-        let last = heard.skip_while(|heard| matches!(heard, Heard::Wrote(..))).next();
+        let mut heard = std::iter::from_fn(|| Some(client.hear().expect("heard")));
+        let last = heard.find(|heard| !matches!(heard, Heard::Wrote(..)));
         assert_eq!(last, Some(Heard::Lost));
     }
 

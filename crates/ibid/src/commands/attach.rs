@@ -15,6 +15,7 @@ use rustix::termios::{
 };
 
 use crate::args::Cli;
+use crate::executor::Executor;
 use crate::live_args::Attach;
 use crate::live_runs;
 use crate::report::Failure;
@@ -43,8 +44,13 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Attach) -> Result<u8, Failure> {
             .hint(format!("`ibid logs {}` shows what it wrote", run.id)),
         error => Failure::of(&error),
     })?;
-    let joined = Joined { ui, run: &run, client };
-    joined.attend()
+    let executor = Executor::of(&run)?;
+    let (code, has_ended) = Joined { ui, run: &run, client }.attend()?;
+    if let Some(executor) = executor.filter(|_| has_ended) {
+        // As in the foreground: who goes on from here finds a record.
+        executor.ends(None)?;
+    }
+    Ok(code)
 }
 
 struct Joined<'a> {
@@ -58,7 +64,8 @@ fn failed(what: &'static str) -> impl FnOnce(std::io::Error) -> Failure {
 }
 
 impl Joined<'_> {
-    fn attend(&self) -> Result<u8, Failure> {
+    /// The exit code, and whether the run has ended.
+    fn attend(&self) -> Result<(u8, bool), Failure> {
         let wanted = PASSED_ON.map(Signal::as_raw).into_iter().chain([Signal::WINCH.as_raw()]);
         let signals = Catcher::new(&wanted.collect::<Vec<_>>())
             .map_err(|errno| failed("cannot catch signals")(errno.into()))?;
@@ -94,9 +101,9 @@ impl Joined<'_> {
                 }
             }
             if events[1]
-                && let Some(code) = self.hear()?
+                && let Some(end) = self.hear()?
             {
-                return Ok(code);
+                return Ok(end);
             }
             if events.get(2) == Some(&true) {
                 let mut typed = [0; 4096];
@@ -112,7 +119,7 @@ impl Joined<'_> {
                         if leaves {
                             drop(settings);
                             self.ui.say(&format!("run {} goes on", self.run.id));
-                            return Ok(0);
+                            return Ok((0, false));
                         }
                     }
                     Err(Errno::INTR | Errno::AGAIN) => {}
@@ -140,8 +147,8 @@ impl Joined<'_> {
         }
     }
 
-    /// Shows what is heard. The exit code when that was the last.
-    fn hear(&self) -> Result<Option<u8>, Failure> {
+    /// Shows what is heard. The exit code when that was the last, and whether the run has ended.
+    fn hear(&self) -> Result<Option<(u8, bool)>, Failure> {
         match self.client.hear().map_err(failed("cannot hear the run"))? {
             Heard::Terminal(_) => Ok(None),
             Heard::Wrote(stream, bytes) => {
@@ -152,11 +159,11 @@ impl Joined<'_> {
                 match shown {
                     Ok(()) => Ok(None),
                     // Who reads this went away, as `head` does; the run goes on.
-                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Some(0)),
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Some((0, false))),
                     Err(error) => Err(failed("cannot show what the run writes")(error)),
                 }
             }
-            Heard::Ended(code) => Ok(Some(code)),
+            Heard::Ended(code) => Ok(Some((code, true))),
             Heard::Lost => Err(Failure::new(format!("run {} writes faster than this shows it", self.run.id))
                 .hint(format!("it goes on: `ibid logs -f {}` misses nothing", self.run.id))),
             Heard::Gone => {

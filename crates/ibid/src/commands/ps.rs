@@ -3,6 +3,7 @@
 use serde_json::json;
 use std::borrow::Cow;
 
+use super::show::words;
 use crate::live_args::Ps;
 use crate::live_runs;
 use crate::report::Failure;
@@ -38,7 +39,7 @@ pub fn main(ui: &Ui, quiet: bool, args: &Ps) -> Result<u8, Failure> {
         column("STARTED", runs.iter().map(|run| run.started.clone()).collect()),
         column("ENGINE", runs.iter().map(|run| run.engine.clone()).collect()),
         column("PROJECT", runs.iter().map(|run| run.project.display().to_string()).collect()),
-        column("COMMAND", runs.iter().map(|run| run.command.join(" ")).collect()),
+        column("COMMAND", runs.iter().map(|run| words(&run.command)).collect()),
     ];
     table::print(ui, &columns, &|_, _| None);
     Ok(0)

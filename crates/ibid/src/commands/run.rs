@@ -219,6 +219,7 @@ fn unrecorded(
         // Asking git takes about as long as starting the program: it is done meanwhile.
         let identity = pegged.is_none().then(|| scope.spawn(|| CodeIdentity::of(&project.root, &no_code)));
         let ended = native::run(store, spec, host, trust, &run_notices::on_copy(ui), None)?;
+        run_notices::warn_of_unknown(ui, &ended);
         let seconds = start.elapsed().as_secs_f64();
         let code = match identity {
             Some(identity) => {

@@ -188,7 +188,7 @@ fn more(count: usize) -> Option<String> {
 }
 
 /// Words as a shell reads them.
-fn words(words: &[String]) -> String {
+pub(super) fn words(words: &[String]) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "_-./:=,@%+".contains(c);
     let quoted = |word: &String| {
         if !word.is_empty() && word.chars().all(is_plain) {

@@ -3,6 +3,7 @@
 
 mod identity;
 mod inside;
+mod live;
 mod options;
 #[path = "../support/mod.rs"]
 mod support;
@@ -176,7 +177,7 @@ const CASES: &[Case] = &[
 ];
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY bin /bin\nCOPY etc /etc\nRUN [\"/bin/mkdir\", \"-p\", \"-m\", \"1777\", \"/tmp\", \"/root\"]\nWORKDIR /code\n\
-    RUN [\"/bin/sh\", \"-c\", \"mkdir venv && touch venv/pyvenv.cfg && mkdir -p /home/worker\"]\nCOPY word .\nENV PATH=/bin\n";
+    RUN [\"/bin/sh\", \"-c\", \"mkdir venv && touch venv/pyvenv.cfg && mkdir -p /home/worker\"]\nCOPY word .\nENV PATH=/bin\nSTOPSIGNAL SIGUSR1\n";
 
 /// Where programs run: a project and the program, reachable for whoever runs it.
 struct Site {
@@ -195,8 +196,8 @@ impl Site {
         fs::copy(busybox, site.path("project/bin/busybox")).expect("a copy");
         let programs = [
             "cat", "chmod", "chown", "cut", "dd", "df", "env", "false", "grep", "head", "hostname", "id",
-            "ln", "ls", "mkdir", "mount", "mv", "nc", "printf", "pwd", "rm", "sleep", "sh", "sort", "stat",
-            "touch", "true", "tty", "wc", "xargs",
+            "ln", "ls", "mkdir", "mkfifo", "mount", "mv", "nc", "printf", "pwd", "readlink", "rm", "sleep",
+            "sh", "sort", "stat", "stty", "touch", "true", "tty", "wc", "xargs",
         ];
         for program in programs {
             std::os::unix::fs::symlink("busybox", site.path("project/bin").join(program)).expect("a link");
@@ -256,6 +257,11 @@ impl Site {
     }
 
     fn check(&self, project: &str, case: &Case) -> Result<(), String> {
+        self.check_as(project, case, &["run"], "--")
+    }
+
+    /// As the command of these words, with `last` between its options and the program.
+    fn check_as(&self, project: &str, case: &Case, command: &[&str], last: &str) -> Result<(), String> {
         let (uid, gid) = self.ids();
         let name = if uid == 0 { "root" } else { "user" };
         let fill = |text: &str| {
@@ -267,8 +273,8 @@ impl Site {
                 .replace("@PLACE@", &self.place.path().display().to_string())
         };
         let given: Vec<String> = case.options.iter().map(|word| fill(word)).collect();
-        let mut options = vec!["run"];
-        options.extend(given.iter().map(String::as_str).chain(["--"]));
+        let mut options = command.to_vec();
+        options.extend(given.iter().map(String::as_str).chain([last]));
         let program: Vec<String> = case.program.iter().map(|word| fill(word)).collect();
         let output = self.ibid_in(project, &options, &program.iter().map(String::as_str).collect::<Vec<_>>());
         let (stdout, expected) = (String::from_utf8_lossy(&output.stdout), fill(case.stdout));
@@ -312,6 +318,7 @@ fn check_all(level: u8, user: Option<OrdinaryUser>, is_inside: bool) {
     assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
     options::check_all(&site);
     identity::check_all(&site);
+    live::check_all(&site);
     // On the host, too, what was written is the person's, whoever they were in the container.
     for path in [
         "project/output",
