@@ -35,7 +35,7 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Attach) -> Result<u8, Failure> {
             run.id, run.process
         ))
         .hint(format!(
-            "`ibid logs -f {}` shows what it writes, `ibid exec {} …` enters it",
+            "`ibid exec {} …` enters it, and `ibid logs -f {}` shows what it writes when it is a recorded one",
             run.id, run.id
         )));
     }
