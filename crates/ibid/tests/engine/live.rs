@@ -121,6 +121,10 @@ pub fn check_all(site: &Site) {
     entering(site);
     detaching(site);
     stopping(site);
+    if site.inside.is_some() {
+        // Neither signals nor terminals get into it from here.
+        return;
+    }
     joining(site);
     typing(site);
     if site.level == 1 {
