@@ -32,6 +32,9 @@ pub enum Error {
     /// The sandbox could not be made, or the program not be started.
     #[error(transparent)]
     Sandbox(#[from] ibid_sandbox::Error),
+    /// Docker or Podman could not, or would not.
+    #[error(transparent)]
+    Remote(#[from] crate::remote::Error),
     /// The image's `USER` means nobody.
     #[error(transparent)]
     User(#[from] UnknownUser),
@@ -122,32 +125,16 @@ pub fn run(
     if identity.make_home {
         make_home(&scratch, &identity, host)?;
     }
-    let argv = argv(&image.config, spec, &view, &identity)?;
     let root = Overlay {
         lowers,
         upper: Some(Upper { upper: scratch.upper().to_owned(), work: scratch.work().to_owned() }),
         // Nothing here outlives the run.
         volatile: true,
     };
-    let mut groups = identity.user.groups.clone();
-    // Without root, the person's own groups are kept, and others cannot be had.
-    if host.uid == 0 {
-        groups.extend(&spec.gpus.groups);
-    }
-    let mut sandbox = Spec {
-        mounts: mounts(spec, host, &identity, trust, &view)?,
-        files: files(spec, &identity, trust),
-        env: environment(&image.config, spec, &identity, trust),
-        cwd: if image.config.working_dir.is_empty() { "/".to_owned() } else { image.config.working_dir },
-        uid: identity.user.uid,
-        gid: identity.user.gid,
-        groups,
-        hostname: hostname(spec).to_owned(),
-        terminal: spec.terminal,
-        waits: watch.is_some(),
-        ..Spec::new(Rootfs::Overlay(root), argv)
-    };
-    container::apply(&mut sandbox, &spec.options, host)?;
+    container::check_held(&spec.options)?;
+    let root = Rootfs::Overlay(root);
+    let mut sandbox = sandbox_of(spec, host, &identity, trust, &image.config, &view, root)?;
+    sandbox.waits = watch.is_some();
     match watch {
         Some(watch) => run_watched(&sandbox, watch),
         None => {
@@ -156,6 +143,38 @@ pub fn run(
             Ok(Ended { status, usage, unwritten: Vec::new() })
         }
     }
+}
+
+/// What the container is to be, on whatever engine.
+pub(crate) fn sandbox_of(
+    spec: &RunSpec,
+    host: &HostUser,
+    identity: &Identity,
+    trust: &HostTrust,
+    config: &ContainerConfig,
+    view: &MergedView,
+    root: Rootfs,
+) -> Result<Spec, Error> {
+    let mut groups = identity.user.groups.clone();
+    // Without root, the person's own groups are kept, and others cannot be had.
+    if host.uid == 0 {
+        groups.extend(&spec.gpus.groups);
+    }
+    let cwd = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
+    let mut sandbox = Spec {
+        mounts: mounts(spec, host, identity, trust, view)?,
+        files: files(spec, identity, trust),
+        env: environment(config, spec, identity, trust),
+        cwd: cwd.to_owned(),
+        uid: identity.user.uid,
+        gid: identity.user.gid,
+        groups,
+        hostname: hostname(spec).to_owned(),
+        terminal: spec.terminal,
+        ..Spec::new(root, argv(config, spec, view, identity)?)
+    };
+    container::apply(&mut sandbox, &spec.options, host);
+    Ok(sandbox)
 }
 
 fn run_watched(sandbox: &Spec, watch: Watch<'_>) -> Result<Ended, Error> {
@@ -366,7 +385,7 @@ fn make_home(scratch: &Scratch, identity: &Identity, host: &HostUser) -> Result<
     Ok(())
 }
 
-fn read_text(view: &MergedView, path: &str) -> Result<String, Error> {
+pub(crate) fn read_text(view: &MergedView, path: &str) -> Result<String, Error> {
     let content = view.read(Path::new(path), USER_FILE_BYTES_MAX).map_err(io("read", Path::new(path)))?;
     Ok(String::from_utf8_lossy(&content.unwrap_or_default()).into_owned())
 }

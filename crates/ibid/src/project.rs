@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum as _;
 use ibid_core::gpus::{GpuRequest, InvalidGpuRequest};
 use ibid_ledger::verdict::{Rule, Rules};
 use toml_edit::{Document, Item, TableLike, Value};
+
+use crate::engines::EngineChoice;
 
 /// Name of the configuration file.
 pub const CONFIG_FILE: &str = "ibid.toml";
@@ -41,6 +44,8 @@ pub struct Project {
     pub env: BTreeMap<String, String>,
     /// `[run] gpus`
     pub gpus: Option<GpuRequest>,
+    /// `[engine] name`
+    pub engine: Option<EngineChoice>,
     /// `[base."REFERENCE"]`
     pub bases: BTreeMap<String, BaseTable>,
     /// `[replay]`: what may differ when a run is repeated.
@@ -142,7 +147,7 @@ impl Project {
         let document = Document::parse(text)
             .map_err(|error| reader.error(error.span(), error.message().to_owned(), None))?;
         let top = Table { reader: &reader, table: document.as_table(), at: String::new() };
-        top.only(&["name", "image", "code", "run", "base", "replay"])?;
+        top.only(&["name", "image", "code", "run", "engine", "base", "replay"])?;
         let folder_name = root.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = match top.text("name")? {
             Some(name) => {
@@ -194,6 +199,15 @@ impl Project {
             data_digest = run.flag("data_digest")?;
             env = run.text_map("env")?;
         }
+        let mut engine = None;
+        if let Some(table) = top.table("engine")? {
+            table.only(&["name"])?;
+            if let Some(name) = table.text("name")? {
+                let choice = EngineChoice::from_str(&name, false);
+                engine =
+                    Some(choice.map_err(|_| table.wrong("name", "expected \"native\", \"docker\" or \"podman\""))?);
+            }
+        }
         let mut bases = BTreeMap::new();
         if let Some(base) = top.table("base")? {
             for (reference, _) in base.table.iter() {
@@ -233,6 +247,7 @@ impl Project {
             data_digest,
             env,
             gpus,
+            engine,
             bases,
             replay,
         })

@@ -27,7 +27,7 @@ use ibid_core::image::ImageConfig;
 use ibid_core::run::RunSpec;
 use ibid_engine::identity::HostUser;
 use ibid_engine::native::{self, Watch};
-use ibid_engine::relay;
+use ibid_engine::{Engine, relay};
 use ibid_ledger::ledger::{self, Ledger};
 use ibid_ledger::log::{self, Stream};
 use ibid_ledger::metrics::Metrics;
@@ -52,6 +52,7 @@ pub struct RecordedRun<'a> {
     pub project: &'a Project,
     pub host: &'a HostUser,
     pub store: &'a Store,
+    pub engine: &'a Engine,
     pub trust: &'a HostTrust,
     pub config: &'a ImageConfig,
     pub spec: &'a RunSpec,
@@ -147,7 +148,7 @@ impl RecordedRun<'_> {
                 }
             };
             let watch = Watch { before_program: &mut before_program, listener: &listener };
-            let result = native::run(self.store, self.spec, self.host, self.trust, Some(watch));
+            let result = self.engine.run(self.store, self.spec, self.host, self.trust, Some(watch));
             let seconds = start.elapsed().as_secs_f64();
             drop(tell);
             if let Some(recording) = recording.get() {

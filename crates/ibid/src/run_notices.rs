@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ibid_core::digest::Digest;
 use ibid_core::run::{ContainerOptions, Network};
+use ibid_engine::Engine;
 use ibid_sandbox::ExitStatus;
 use ibid_store::Store;
 
@@ -12,9 +13,18 @@ use crate::report::Failure;
 use crate::ui::Ui;
 
 /// Takes out limits that cannot be kept here where that was allowed, with a warning; says which ports are reachable anyhow.
-pub fn narrate(ui: &Ui, options: &mut ContainerOptions) {
+pub fn narrate(ui: &Ui, options: &mut ContainerOptions, engine: &Engine) {
     let limits = &mut options.limits;
-    if limits.best_effort && limits.any() {
+    if let (true, Engine::Remote { engine, .. }) = (limits.best_effort, engine) {
+        let keep = |name: &str| !engine.lacking_limits().contains(&name);
+        limits.millicpus = limits.millicpus.filter(|_| keep("processors"));
+        limits.memory_bytes = limits.memory_bytes.filter(|_| keep("memory"));
+        limits.pids = limits.pids.filter(|_| keep("processes"));
+        if !engine.lacking_limits().is_empty() {
+            let names = engine.lacking_limits().join(", ");
+            ui.warn(&format!("{} keeps no limits of {names} here, so the run goes on without", engine.kind()));
+        }
+    } else if limits.best_effort && limits.any() {
         let wanted = ibid_sandbox::Limits {
             millicpus: limits.millicpus,
             memory_bytes: limits.memory_bytes,

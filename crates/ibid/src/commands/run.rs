@@ -8,7 +8,7 @@ use ibid_core::gpus::{GpuRequest, Lent};
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code, Command, Mode, RunSpec};
 use ibid_engine::identity::HostUser;
-use ibid_engine::native;
+use ibid_engine::{Engine, native};
 use ibid_ledger::code::CodeIdentity;
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::snapshot::Exclusions;
@@ -18,6 +18,7 @@ use ibid_store::Store;
 
 use crate::args::{BuildShared, Cli, Run};
 use crate::contexts;
+use crate::engines::{self, EngineChoice};
 use crate::gpus;
 use crate::image_build::{self, PeggedCode, Preparation};
 use crate::output_folders::{self, OutputFolders};
@@ -47,6 +48,7 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
             env: &run.env,
             options: &run.options,
             gpus: run.gpus.as_ref(),
+            engine: run.engine,
             shared: &run.shared,
             recorded: Some(Recorded { isolate: run.isolate, digest_data: run.digest_data }),
             command: Command::Entrypoint(args),
@@ -61,6 +63,7 @@ pub struct Session<'a> {
     pub env: &'a [String],
     pub options: &'a RunOptions,
     pub gpus: Option<&'a GpuRequest>,
+    pub engine: Option<EngineChoice>,
     pub shared: &'a BuildShared,
     pub command: Command,
     /// None is a session that leaves no record.
@@ -84,7 +87,8 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     };
     let env = environment(&project, session, directory)?;
     let mut options = session.options.resolve(directory, &project.keep)?;
-    run_notices::narrate(ui, &mut options);
+    let engine = engines::choose(ui, session.engine, &project, &host)?;
+    run_notices::narrate(ui, &mut options, &engine);
     let mut preparation = Preparation::new(ui, &project, &host, session.shared, directory)?;
     let mode = if session.pegged { Mode::Pegged } else { Mode::Mounted };
     let image = match mode {
@@ -139,6 +143,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 project: &project,
                 host: &host,
                 store: &store,
+                engine: &engine,
                 trust: preparation.trust(),
                 config: &config,
                 spec: &spec,
@@ -155,7 +160,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
             };
             run.execute()
         }
-        None => unrecorded(&project, &store, &spec, &host, preparation.trust(), pegged_code),
+        None => unrecorded(&project, &store, &engine, &spec, &host, preparation.trust(), pegged_code),
     };
     let Finished { status, seconds, code, record } =
         finished.map_err(|error| failure_of_run(error, &config))?;
@@ -172,6 +177,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
 fn unrecorded(
     project: &Project,
     store: &Store,
+    engine: &Engine,
     spec: &RunSpec,
     host: &HostUser,
     trust: &HostTrust,
@@ -183,7 +189,7 @@ fn unrecorded(
     std::thread::scope(|scope| {
         // Asking git takes about as long as starting the program: it is done meanwhile.
         let identity = pegged.is_none().then(|| scope.spawn(|| CodeIdentity::of(&project.root, &no_code)));
-        let ended = native::run(store, spec, host, trust, None)?;
+        let ended = engine.run(store, spec, host, trust, None)?;
         let seconds = start.elapsed().as_secs_f64();
         let code = match identity {
             Some(identity) => {
@@ -296,6 +302,7 @@ pub fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
                 _ => failure,
             }
         }
+        native::Error::Remote(error) => engines::failure(&error),
         native::Error::OverCode { .. } => failure.hint("`--pegged` mounts no code"),
         native::Error::NothingToKeep { .. } => {
             failure.hint("`keep` of `[code]` in ibid.toml names what the build makes in the code folder")

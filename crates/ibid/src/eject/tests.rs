@@ -21,6 +21,7 @@ fn nasty() -> Project {
         data: vec!["da$ta".to_owned()],
         env: BTreeMap::from([("WORDS".to_owned(), "a, 'b' $c".to_owned())]),
         gpus: Some(GpuRequest::All),
+        engine: None,
         bases: BTreeMap::new(),
         replay: Default::default(),
     }
@@ -37,6 +38,7 @@ fn plain() -> Project {
         data: Vec::new(),
         env: BTreeMap::new(),
         gpus: None,
+        engine: None,
         ..nasty()
     }
 }

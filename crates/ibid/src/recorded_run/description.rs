@@ -87,7 +87,7 @@ impl RecordedRun<'_> {
             mounts: Vec::new(),
             data: Vec::new(),
             options: self.options.clone(),
-            host: host::host(self.user_name(), self.host.uid, "native"),
+            host: host::host(self.user_name(), self.host.uid, &self.engine.text()),
             usage: None,
             outputs: Vec::new(),
             output_folder: self.output_folder.clone(),

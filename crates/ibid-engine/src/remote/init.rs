@@ -1,0 +1,101 @@
+//! Process 1 of a container of Docker or Podman: ibid's own program, mounted into it. Starts the run's program, passes signals
+//! on, takes leave of orphans, and ends as the program ended. Without it the program itself would be process 1, which the
+//! kernel spares from signals that it does not handle.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use ibid_sys::signal::{Catcher, send};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, wait};
+use rustix::termios::{isatty, tcsetpgrp};
+
+/// Where the program is mounted, and so its name there.
+pub(super) const PATH: &str = "/run/ibid/init";
+
+/// What may be meant for the program. That a child has ended comes as a signal, too.
+const CAUGHT: [Signal; 11] = [
+    Signal::CHILD,
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::PIPE,
+    Signal::TSTP,
+    Signal::CONT,
+    Signal::WINCH,
+];
+
+/// What a terminal sends, it sends to everything in the foreground.
+const OF_TERMINALS: [Signal; 6] =
+    [Signal::INT, Signal::QUIT, Signal::TSTP, Signal::CONT, Signal::WINCH, Signal::HUP];
+
+/// Why the program was not started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot execute `{program}`: {source}")]
+pub struct NotStarted {
+    program: String,
+    source: io::Error,
+}
+
+impl NotStarted {
+    /// As a shell says it.
+    pub fn exit_code(&self) -> u8 {
+        match self.source.kind() {
+            io::ErrorKind::NotFound => 127,
+            _ => 126,
+        }
+    }
+}
+
+/// None when this process is no process 1; else how its program ended.
+pub fn main_if_asked() -> Option<Result<u8, NotStarted>> {
+    let mut words = std::env::args_os();
+    (words.next()? == PATH).then(|| {
+        let program = words.next().unwrap_or_default();
+        let failed = |source| NotStarted { program: program.to_string_lossy().into_owned(), source };
+        let signals = Catcher::new(&CAUGHT.map(Signal::as_raw)).map_err(|errno| failed(errno.into()))?;
+        // A group of its own, so that a terminal's signals reach it once.
+        let child = Command::new(&program).args(words).process_group(0).spawn().map_err(failed)?;
+        let child = Pid::from_child(&child);
+        if isatty(rustix::stdio::stdin()) {
+            // It may have asked for the terminal before it had it: then it was stopped.
+            let _no_terminal = tcsetpgrp(rustix::stdio::stdin(), child);
+            let _ended = send(-child.as_raw_nonzero().get(), Signal::CONT.as_raw());
+        }
+        Ok(watch(child, &signals))
+    })
+}
+
+/// Returns when the program has ended. What else runs in the container ends with this process.
+fn watch(program: Pid, signals: &Catcher) -> u8 {
+    loop {
+        match poll(&mut [PollFd::new(signals, PollFlags::IN)], None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return 125,
+        }
+        while let Some(signal) = signals.next() {
+            if signal != Signal::CHILD.as_raw() {
+                let number = program.as_raw_nonzero().get();
+                let to_group = OF_TERMINALS.iter().any(|known| known.as_raw() == signal);
+                // It may have ended a moment ago: then there is nobody to tell.
+                let _ended = send(if to_group { -number } else { number }, signal);
+            }
+        }
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if pid != program {
+                continue;
+            }
+            if let Some(code) = status.exit_status() {
+                return u8::try_from(code).unwrap_or(u8::MAX);
+            }
+            if let Some(signal) = status.terminating_signal() {
+                return u8::try_from(128 + signal).unwrap_or(u8::MAX);
+            }
+        }
+    }
+}
