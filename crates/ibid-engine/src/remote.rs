@@ -36,6 +36,9 @@ const API_MINOR_MAX: u32 = 44;
 /// The oldest that has all that is used.
 const API_MINOR_MIN: u32 = 40;
 
+/// What Podman says of itself in its own words.
+const PODMAN_INFO: &str = "/v4.0.0/libpod/info";
+
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -92,16 +95,15 @@ impl Engine {
     ) -> Result<Self, Error> {
         let place = socket::find(kind, host.uid, variable)?;
         let address = place.address;
-        let answer = http::request(&address, "GET", "/version", None).map_err(|source| {
-            Error::Unreachable {
+        let answer =
+            http::request(&address, "GET", "/version", None).map_err(|source| Error::Unreachable {
                 kind,
                 address: address.to_string(),
                 named_by: place.named_by,
                 group: socket::group(&address),
                 is_ordinary: host.uid != 0,
                 source,
-            }
-        })?;
+            })?;
         let mut engine = Self {
             kind,
             address,
@@ -117,15 +119,17 @@ impl Engine {
         let minor = about["ApiVersion"].as_str().and_then(|text| text.strip_prefix("1.")?.parse().ok());
         let Some(minor) = minor.filter(|minor| *minor >= API_MINOR_MIN) else {
             let known = about["ApiVersion"].as_str().unwrap_or("none");
-            return Err(engine.unable(format!("its API has the version {known}, and 1.{API_MINOR_MIN} is needed")));
+            return Err(
+                engine.unable(format!("its API has the version {known}, and 1.{API_MINOR_MIN} is needed"))
+            );
         };
         engine.version = about["Version"].as_str().unwrap_or("?").to_owned();
         engine.api = format!("/v1.{}", u32::min(minor, API_MINOR_MAX));
         let info = engine.get("say what it can do", "/info")?;
         let secure = |name: &str| {
-            info["SecurityOptions"]
-                .as_array()
-                .is_some_and(|options| options.iter().filter_map(Value::as_str).any(|it| it.starts_with(name)))
+            info["SecurityOptions"].as_array().is_some_and(|options| {
+                options.iter().filter_map(Value::as_str).any(|it| it.starts_with(name))
+            })
         };
         engine.ids = match kind {
             Kind::Podman if info["Rootless"] == true => Ids::Chosen,
@@ -138,7 +142,21 @@ impl Engine {
         let limits = [("MemoryLimit", "memory"), ("CpuCfsQuota", "processors"), ("PidsLimit", "processes")];
         engine.lacking_limits =
             limits.iter().filter(|(key, _)| info[key] == false).map(|(_, name)| *name).collect();
+        if kind == Kind::Podman {
+            engine.lacking_limits = engine.lacking_controllers()?;
+        }
         Ok(engine)
+    }
+
+    /// Podman says that it keeps every limit; this is what it has been given.
+    fn lacking_controllers(&self) -> Result<Vec<&'static str>, Error> {
+        let answer = http::request(&self.address, "GET", PODMAN_INFO, None).map_err(self.lost())?;
+        let info = self.success("say what it can do", answer)?.json();
+        let has = |name: &str| {
+            info["host"]["cgroupControllers"].as_array().is_some_and(|all| all.iter().any(|it| it == name))
+        };
+        let limits = [("memory", "memory"), ("cpu", "processors"), ("pids", "processes")];
+        Ok(limits.iter().filter(|(controller, _)| !has(controller)).map(|(_, name)| *name).collect())
     }
 
     /// Which engine.

@@ -314,7 +314,13 @@ pub struct Replay {
     pub image: Option<String>,
 
     /// What executes it: ibid itself, Docker or Podman
-    #[arg(long, value_name = "native|docker|podman", value_enum, default_value = "native", hide_possible_values = true)]
+    #[arg(
+        long,
+        value_name = "native|docker|podman",
+        value_enum,
+        default_value = "native",
+        hide_possible_values = true
+    )]
     pub engine: EngineChoice,
 
     /// Do not try once more when the result differs

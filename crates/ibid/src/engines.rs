@@ -34,12 +34,7 @@ pub fn choose(
 }
 
 /// That engine, connected.
-pub fn connect(
-    ui: &Ui,
-    choice: EngineChoice,
-    project: &Project,
-    host: &HostUser,
-) -> Result<Engine, Failure> {
+pub fn connect(ui: &Ui, choice: EngineChoice, project: &Project, host: &HostUser) -> Result<Engine, Failure> {
     let kind = match choice {
         EngineChoice::Native => return Ok(Engine::Native),
         EngineChoice::Docker => remote::Kind::Docker,

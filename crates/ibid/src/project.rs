@@ -204,8 +204,10 @@ impl Project {
             table.only(&["name"])?;
             if let Some(name) = table.text("name")? {
                 let choice = EngineChoice::from_str(&name, false);
-                engine =
-                    Some(choice.map_err(|_| table.wrong("name", "expected \"native\", \"docker\" or \"podman\""))?);
+                engine = Some(
+                    choice
+                        .map_err(|_| table.wrong("name", "expected \"native\", \"docker\" or \"podman\""))?,
+                );
             }
         }
         let mut bases = BTreeMap::new();

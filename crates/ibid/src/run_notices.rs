@@ -22,7 +22,10 @@ pub fn narrate(ui: &Ui, options: &mut ContainerOptions, engine: &Engine) {
         limits.pids = limits.pids.filter(|_| keep("processes"));
         if !engine.lacking_limits().is_empty() {
             let names = engine.lacking_limits().join(", ");
-            ui.warn(&format!("{} keeps no limits of {names} here, so the run goes on without", engine.kind()));
+            ui.warn(&format!(
+                "{} keeps no limits of {names} here, so the run goes on without",
+                engine.kind()
+            ));
         }
     } else if limits.best_effort && limits.any() {
         let wanted = ibid_sandbox::Limits {

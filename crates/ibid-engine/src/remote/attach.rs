@@ -152,10 +152,8 @@ impl Attached<'_> {
         let path = format!("{}/containers/{}/wait", engine.api, self.container);
         let awaited = http::ask(&engine.address, "POST", &path, None).map_err(engine.lost())?;
         loop {
-            let mut ready = [
-                PollFd::new(&self.signals, PollFlags::IN),
-                PollFd::new(awaited.stream(), PollFlags::IN),
-            ];
+            let mut ready =
+                [PollFd::new(&self.signals, PollFlags::IN), PollFd::new(awaited.stream(), PollFlags::IN)];
             match poll(&mut ready, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(own("watch the container")(errno)),

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ibid_core::run::{Capability, resource_name};
-use ibid_sandbox::{DEFAULT_CAPABILITIES, Network, Spec, SystemCalls, Tmpfs};
+use ibid_sandbox::{DEFAULT_CAPABILITIES, Network, Rlimit, Spec, SystemCalls, Tmpfs};
 use serde_json::{Map, Value, json};
 
 use super::{Engine, Error, Ids, Kind, init};
 
-/// The period of the limit on processors, microseconds, and how many of its thousandths one of a processor is.
+/// The engine counts processors in billionths.
 const NANOS_PER_MILLI: u64 = 1_000_000;
 /// Names a container's run, for whoever looks for what an ibid that was killed left behind.
 const RUN_LABEL: &str = "ibid.run";
@@ -63,9 +63,18 @@ pub(super) fn create(engine: &Engine, parts: &Parts) -> Result<Value, Error> {
     let devices = mounts.devices.iter().map(|(source, target)| {
         json!({"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": "rwm"})
     });
+    if let (Kind::Podman, Some((target, of))) =
+        (engine.kind, mounts.tmpfs.iter().find(|(_, tmpfs)| (tmpfs.uid, tmpfs.gid) != (0, 0)))
+    {
+        let what =
+            format!("`{target}` cannot belong to {}:{}: it makes folders in memory for root", of.uid, of.gid);
+        return Err(engine.unable(what));
+    }
     let tmpfs: BTreeMap<&str, String> =
         mounts.tmpfs.iter().map(|(target, tmpfs)| (target.as_str(), tmpfs_options(tmpfs))).collect();
-    let ulimits = spec.rlimits.iter().map(|limit| {
+    // Podman does not look at them.
+    let rlimits = spec.rlimits.iter().filter(|_| engine.kind == Kind::Docker);
+    let ulimits = rlimits.map(|limit| {
         let number = |value: Option<u64>| value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX));
         json!({"Name": resource_name(limit.resource), "Soft": number(limit.soft), "Hard": number(limit.hard)})
     });
@@ -99,12 +108,20 @@ pub(super) fn create(engine: &Engine, parts: &Parts) -> Result<Value, Error> {
     if let Some(pids) = spec.limits.pids {
         host["PidsLimit"] = pids.into();
     }
+    if engine.kind == Kind::Podman && spec.network != Network::Host {
+        // As Docker and ibid have it.
+        host["Sysctls"] = json!({"net.ipv4.ip_unprivileged_port_start": "0"});
+    }
     if let Some(user_namespace) = user_namespace {
         host["UsernsMode"] = user_namespace.as_str().into();
     }
     let env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let mut entrypoint = vec![init::PATH];
-    entrypoint.extend(spec.argv.iter().map(String::as_str));
+    let mut entrypoint = vec![init::PATH.to_owned()];
+    if engine.kind == Kind::Podman {
+        entrypoint.extend(spec.rlimits.iter().map(limit_text));
+    }
+    entrypoint.push(init::END.to_owned());
+    entrypoint.extend(spec.argv.iter().cloned());
     Ok(json!({
         "Image": image,
         "Entrypoint": entrypoint,
@@ -145,9 +162,16 @@ fn capabilities(engine: &Engine, spec: &Spec) -> Result<(Vec<String>, Vec<String
         return Ok((given, names(DEFAULT_CAPABILITIES & !spec.capabilities)));
     }
     if let (Kind::Docker, true, Some(name)) = (engine.kind, spec.uid != 0, given.first()) {
-        return Err(engine.unable(format!("`--cap-add {name}`: it gives capabilities to root only, and the program is not root")));
+        return Err(engine.unable(format!(
+            "`--cap-add {name}`: it gives capabilities to root only, and the program is not root"
+        )));
     }
     Ok((names(spec.capabilities), vec![Capability::All.to_string()]))
+}
+
+fn limit_text(limit: &Rlimit) -> String {
+    let number = |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |value| value.to_string());
+    format!("{}={}:{}", resource_name(limit.resource), number(limit.soft), number(limit.hard))
 }
 
 fn tmpfs_options(tmpfs: &Tmpfs) -> String {

@@ -70,7 +70,7 @@ pub enum Error {
         message: String,
     },
     /// What this engine cannot do as ibid's own does it.
-    #[error("{kind} cannot do what is asked for: {what}")]
+    #[error("not on {kind}: {what}")]
     Unable {
         /// Which engine.
         kind: Kind,

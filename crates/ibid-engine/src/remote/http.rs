@@ -265,7 +265,10 @@ mod tests {
     #[test]
     fn answers_of_each_kind_are_read() {
         check("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Ok((200, "hi")));
-        check("HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n2\r\nhi\r\n1;x=y\r\n!\r\n0\r\n\r\n", Ok((200, "hi!")));
+        check(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n2\r\nhi\r\n1;x=y\r\n!\r\n0\r\n\r\n",
+            Ok((200, "hi!")),
+        );
         check("HTTP/1.0 404 Not Found\r\n\r\ngone", Ok((404, "gone")));
         check("HTTP/1.1 204 No Content\r\n\r\n", Ok((204, "")));
         check("HTTP/1.1 200 OK\nContent-Length: 0\n\n", Ok((200, "")));

@@ -36,7 +36,12 @@ impl Name {
 
 impl Engine {
     /// Makes sure that the engine has an image. Comes with what it calls it.
-    pub(super) fn provide(&self, store: &Store, image: &Digest, name: &Name) -> Result<String, native::Error> {
+    pub(super) fn provide(
+        &self,
+        store: &Store,
+        image: &Digest,
+        name: &Name,
+    ) -> Result<String, native::Error> {
         let layers = store.image(image)?.rootfs.diff_ids;
         if let Some(known) = self.known(image, name, &layers)? {
             return Ok(known);

@@ -1,11 +1,14 @@
 //! Process 1 of a container of Docker or Podman: ibid's own program, mounted into it. Starts the run's program, passes signals
 //! on, takes leave of orphans, and ends as the program ended. Without it the program itself would be process 1, which the
 //! kernel spares from signals that it does not handle.
+//!
+//! Its words are limits (`nofile=99:100`) that the engine would not keep, `--`, and the program with its arguments.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use ibid_core::run::Ulimit;
 use ibid_sys::signal::{Catcher, send};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -13,7 +16,10 @@ use rustix::process::{Pid, Signal, WaitOptions, wait};
 use rustix::termios::{isatty, tcsetpgrp};
 
 /// Where the program is mounted, and so its name there.
-pub(super) const PATH: &str = "/run/ibid/init";
+pub(super) const PATH: &str = "/run/ibid/ibid";
+
+/// Stands between limits and the program.
+pub(super) const END: &str = "--";
 
 /// What may be meant for the program. That a child has ended comes as a signal, too.
 const CAUGHT: [Signal; 11] = [
@@ -56,8 +62,19 @@ impl NotStarted {
 pub fn main_if_asked() -> Option<Result<u8, NotStarted>> {
     let mut words = std::env::args_os();
     (words.next()? == PATH).then(|| {
+        let mut limits = Vec::new();
+        let mut program = words.next().unwrap_or_default();
+        while program != END {
+            limits.push(program);
+            program = words.next().unwrap_or_default();
+        }
         let program = words.next().unwrap_or_default();
         let failed = |source| NotStarted { program: program.to_string_lossy().into_owned(), source };
+        for limit in limits {
+            limit_by(&limit.to_string_lossy()).map_err(failed)?;
+        }
+        // This process ignores what a closed pipe is told by.
+        ibid_sys::signal::reset();
         let signals = Catcher::new(&CAUGHT.map(Signal::as_raw)).map_err(|errno| failed(errno.into()))?;
         // A group of its own, so that a terminal's signals reach it once.
         let child = Command::new(&program).args(words).process_group(0).spawn().map_err(failed)?;
@@ -68,6 +85,16 @@ pub fn main_if_asked() -> Option<Result<u8, NotStarted>> {
             let _ended = send(-child.as_raw_nonzero().get(), Signal::CONT.as_raw());
         }
         Ok(watch(child, &signals))
+    })
+}
+
+/// Keeps a limit, as [`Ulimit::parse`] reads it.
+fn limit_by(text: &str) -> io::Result<()> {
+    let limit = Ulimit::parse(text).map_err(io::Error::other)?;
+    let number = |value: Option<u64>| value.unwrap_or(u64::MAX);
+    ibid_sys::exec::limit(limit.resource, number(limit.soft), number(limit.hard)).map_err(|errno| {
+        let source = io::Error::from(errno);
+        io::Error::new(source.kind(), format!("the limit {text}: {source}"))
     })
 }
 

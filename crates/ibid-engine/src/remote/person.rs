@@ -36,9 +36,8 @@ pub(crate) fn decide(
     wanted: Option<&str>,
     users: &Users,
 ) -> Result<Identity, Impossible> {
-    let decide = |host: &HostUser, wanted| {
-        identity::decide(host, wanted, users.image_user, users.passwd, users.group)
-    };
+    let decide =
+        |host: &HostUser, wanted| identity::decide(host, wanted, users.image_user, users.passwd, users.group);
     match engine.ids {
         Ids::Chosen => Ok(decide(host, wanted)?),
         Ids::RootIsPerson => {
@@ -60,7 +59,7 @@ pub(crate) fn decide(
                 if (identity.user.uid, identity.user.gid) != (uid, gid) {
                     return Err(engine
                         .unable(format!(
-                            "be {}:{} in the container: it maps no ids here, so what is written would not be {}",
+                            "the program cannot be {}:{}: ids are not mapped there, so what it writes would not be {}",
                             identity.user.uid,
                             identity.user.gid,
                             if host.uid == 0 { "the owner's of the project" } else { "yours" }
@@ -78,6 +77,8 @@ pub(crate) fn decide(
 /// The engine's word for the user namespace of such a process.
 pub(crate) fn user_namespace(engine: &Engine, identity: &Identity) -> Option<String> {
     match engine.ids {
+        // Whom it knows as root anyway.
+        Ids::Chosen if (identity.user.uid, identity.user.gid) == (0, 0) => None,
         Ids::Chosen => Some(format!("keep-id:uid={},gid={}", identity.user.uid, identity.user.gid)),
         Ids::Same if engine.remaps => Some("host".to_owned()),
         Ids::Same | Ids::RootIsPerson => None,
@@ -114,7 +115,7 @@ mod tests {
         check(Ids::Same, 0, 0, Some("0:0"), Ok((0, 0)));
         check(Ids::Same, 1000, 1000, Some("1000:1000"), Ok((1000, 1000)));
         check(Ids::Same, 1000, 1000, Some("0:0"), Err("would not be yours"));
-        check(Ids::Same, 0, 0, Some("worker"), Err("be 60:61 in the container"));
+        check(Ids::Same, 0, 0, Some("worker"), Err("the program cannot be 60:61"));
         check(Ids::Same, 0, 0, Some("nobody-knows"), Err("no user `nobody-knows`"));
         check(Ids::Chosen, 1000, 1000, None, Ok((1000, 1000)));
         check(Ids::Chosen, 1000, 1000, Some("worker"), Ok((60, 61)));

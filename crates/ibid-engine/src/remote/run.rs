@@ -46,12 +46,13 @@ impl Engine {
             group: &native::read_text(&view, "/etc/group")?,
         };
         let wanted = spec.options.user.as_deref();
-        let identity = person::decide(self, host, (owner.uid(), owner.gid()), wanted, &users).map_err(
-            |impossible| match impossible {
-                Impossible::User(unknown) => native::Error::from(unknown),
-                Impossible::Engine(error) => error.into(),
-            },
-        )?;
+        let identity =
+            person::decide(self, host, (owner.uid(), owner.gid()), wanted, &users).map_err(|impossible| {
+                match impossible {
+                    Impossible::User(unknown) => native::Error::from(unknown),
+                    Impossible::Engine(error) => error.into(),
+                }
+            })?;
         let scratch = store.scratch()?;
         let root = Rootfs::Overlay(Overlay { lowers, upper: None, volatile: true });
         let mut sandbox = native::sandbox_of(spec, host, &identity, trust, &image.config, &view, root)?;
@@ -197,8 +198,7 @@ struct Made<'a> {
 impl Drop for Made<'_> {
     fn drop(&mut self) {
         // Where the engine is gone, there is nobody to ask.
-        let _gone =
-            self.engine.request("DELETE", &format!("/containers/{}?force=1&v=1", self.id), None);
+        let _gone = self.engine.request("DELETE", &format!("/containers/{}?force=1&v=1", self.id), None);
     }
 }
 

@@ -90,14 +90,19 @@ fn named(text: &str, by: &str) -> Result<Place, Error> {
             let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "2375"));
             let port = port.parse().map_err(|_| wrong(format!("`{text}` has no valid port")))?;
             let host = host.trim_matches(['[', ']']);
-            let address = if host == "localhost" { Ok([127, 0, 0, 1].into()) } else { host.parse::<IpAddr>() };
+            let address =
+                if host == "localhost" { Ok([127, 0, 0, 1].into()) } else { host.parse::<IpAddr>() };
             match address {
                 Ok(address) if address.is_loopback() => Address::Port(address, port),
                 _ => return Err(elsewhere()),
             }
         }
         Some(("https" | "ssh", _)) => return Err(elsewhere()),
-        _ => return Err(wrong(format!("`{text}` is no address: expected unix:///PATH or tcp://127.0.0.1:PORT"))),
+        _ => {
+            return Err(wrong(format!(
+                "`{text}` is no address: expected unix:///PATH or tcp://127.0.0.1:PORT"
+            )));
+        }
     };
     Ok(Place { address, named_by: Some(by.to_owned()) })
 }
@@ -163,9 +168,8 @@ mod tests {
 
     #[track_caller]
     fn check(kind: Kind, set: &[(&str, &str)], expected: Result<(&str, Option<&str>), &str>) {
-        let variable = |name: &str| {
-            set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        };
+        let variable =
+            |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         match (find(kind, 77, &variable), expected) {
             (Ok(place), Ok((address, by))) => {
                 assert_eq!((place.address.to_string().as_str(), place.named_by.as_deref()), (address, by));
@@ -233,10 +237,6 @@ mod tests {
         let socket = place.path().join("podman/podman.sock");
         std::fs::create_dir_all(place.path().join("podman")).expect("made");
         std::fs::write(&socket, "").expect("written");
-        check(
-            Kind::Podman,
-            &[("XDG_RUNTIME_DIR", runtime)],
-            Ok((socket.to_str().expect("UTF-8"), None)),
-        );
+        check(Kind::Podman, &[("XDG_RUNTIME_DIR", runtime)], Ok((socket.to_str().expect("UTF-8"), None)));
     }
 }
