@@ -121,6 +121,11 @@ pub struct Build {
     #[arg(long)]
     pub platform: Option<String>,
 
+    /// What builds: ibid itself, or the builder of Docker or Podman, whose image comes into the store [default: `builder`
+    /// of `[engine]` in ibid.toml, else native]
+    #[arg(long, value_name = "native|docker|podman", value_enum, hide_possible_values = true)]
+    pub builder: Option<EngineChoice>,
+
     /// Run every step again, whatever the cache holds
     #[arg(long)]
     pub no_cache: bool,

@@ -11,6 +11,7 @@ mod context_tree;
 mod contexts;
 mod credentials;
 mod eject;
+mod engine_build;
 mod engines;
 mod gpus;
 mod image_build;

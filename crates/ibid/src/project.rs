@@ -46,6 +46,8 @@ pub struct Project {
     pub gpus: Option<GpuRequest>,
     /// `[engine] name`
     pub engine: Option<EngineChoice>,
+    /// `[engine] builder`
+    pub builder: Option<EngineChoice>,
     /// `[base."REFERENCE"]`
     pub bases: BTreeMap<String, BaseTable>,
     /// `[replay]`: what may differ when a run is repeated.
@@ -199,16 +201,11 @@ impl Project {
             data_digest = run.flag("data_digest")?;
             env = run.text_map("env")?;
         }
-        let mut engine = None;
+        let (mut engine, mut builder) = (None, None);
         if let Some(table) = top.table("engine")? {
-            table.only(&["name"])?;
-            if let Some(name) = table.text("name")? {
-                let choice = EngineChoice::from_str(&name, false);
-                engine = Some(
-                    choice
-                        .map_err(|_| table.wrong("name", "expected \"native\", \"docker\" or \"podman\""))?,
-                );
-            }
+            table.only(&["name", "builder"])?;
+            engine = table.engine("name")?;
+            builder = table.engine("builder")?;
         }
         let mut bases = BTreeMap::new();
         if let Some(base) = top.table("base")? {
@@ -250,6 +247,7 @@ impl Project {
             env,
             gpus,
             engine,
+            builder,
             bases,
             replay,
         })
@@ -339,6 +337,13 @@ impl<'a> Table<'a> {
             return Err(self.reader.error(span, format!("unknown key `{key}` {place}"), hint));
         }
         Ok(())
+    }
+
+    fn engine(&self, key: &str) -> Result<Option<EngineChoice>, Error> {
+        let Some(name) = self.text(key)? else { return Ok(None) };
+        EngineChoice::from_str(&name, false)
+            .map(Some)
+            .map_err(|_| self.wrong(key, "expected \"native\", \"docker\" or \"podman\""))
     }
 
     fn wrong(&self, key: &str, expected: &str) -> Error {

@@ -5,6 +5,7 @@
 //! need, and Podman wants each file to be there, whatever is in it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use ibid_core::digest::{DiffId, Digest};
 use ibid_core::reference::Reference;
@@ -31,6 +32,12 @@ impl Name {
         let text = format!("{REGISTRY}/{}:latest", project.replace(':', "-"));
         let unnamed = || format!("{REGISTRY}/project:latest").parse().expect("a valid name");
         Self(text.parse().unwrap_or_else(|_| unnamed()))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -42,18 +42,32 @@ const OF_TERMINALS: [Signal; 6] =
 
 /// Why the program was not started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot execute `{program}`: {source}")]
-pub struct NotStarted {
-    program: String,
-    source: io::Error,
+pub enum NotStarted {
+    /// It is not there, or is no program.
+    #[error("cannot execute `{program}`: {source}")]
+    Program {
+        /// As it was named.
+        program: String,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A limit cannot be kept.
+    #[error("cannot keep the limit {limit}: {source}")]
+    Limit {
+        /// As `--ulimit` has it.
+        limit: String,
+        /// The system's word.
+        source: io::Error,
+    },
 }
 
 impl NotStarted {
-    /// As a shell says it.
+    /// As a shell says it, and what ibid says where itself failed.
     pub fn exit_code(&self) -> u8 {
-        match self.source.kind() {
-            io::ErrorKind::NotFound => 127,
-            _ => 126,
+        match self {
+            Self::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Self::Program { .. } => 126,
+            Self::Limit { .. } => 125,
         }
     }
 }
@@ -69,9 +83,10 @@ pub fn main_if_asked() -> Option<Result<u8, NotStarted>> {
             program = words.next().unwrap_or_default();
         }
         let program = words.next().unwrap_or_default();
-        let failed = |source| NotStarted { program: program.to_string_lossy().into_owned(), source };
+        let failed = |source| NotStarted::Program { program: program.to_string_lossy().into_owned(), source };
         for limit in limits {
-            limit_by(&limit.to_string_lossy()).map_err(failed)?;
+            let limit = limit.to_string_lossy().into_owned();
+            keep(&limit).map_err(|source| NotStarted::Limit { limit, source })?;
         }
         // This process ignores what a closed pipe is told by.
         ibid_sys::signal::reset();
@@ -89,13 +104,10 @@ pub fn main_if_asked() -> Option<Result<u8, NotStarted>> {
 }
 
 /// Keeps a limit, as [`Ulimit::parse`] reads it.
-fn limit_by(text: &str) -> io::Result<()> {
+fn keep(text: &str) -> io::Result<()> {
     let limit = Ulimit::parse(text).map_err(io::Error::other)?;
     let number = |value: Option<u64>| value.unwrap_or(u64::MAX);
-    ibid_sys::exec::limit(limit.resource, number(limit.soft), number(limit.hard)).map_err(|errno| {
-        let source = io::Error::from(errno);
-        io::Error::new(source.kind(), format!("the limit {text}: {source}"))
-    })
+    Ok(ibid_sys::exec::limit(limit.resource, number(limit.soft), number(limit.hard))?)
 }
 
 /// Returns when the program has ended. What else runs in the container ends with this process.

@@ -92,6 +92,9 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     let mut preparation = Preparation::new(ui, &project, &host, session.shared, directory)?;
     let mode = if session.pegged { Mode::Pegged } else { Mode::Mounted };
     let image = match mode {
+        _ if project.builder.is_some_and(|builder| builder != EngineChoice::Native) => {
+            preparation.image_of_builder()?
+        }
         Mode::Mounted => preparation.environment_image(ui)?,
         Mode::Pegged => preparation.pegged_image(ui)?,
     };

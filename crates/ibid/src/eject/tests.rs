@@ -22,6 +22,7 @@ fn nasty() -> Project {
         env: BTreeMap::from([("WORDS".to_owned(), "a, 'b' $c".to_owned())]),
         gpus: Some(GpuRequest::All),
         engine: None,
+        builder: None,
         bases: BTreeMap::new(),
         replay: Default::default(),
     }
@@ -39,6 +40,7 @@ fn plain() -> Project {
         env: BTreeMap::new(),
         gpus: None,
         engine: None,
+        builder: None,
         ..nasty()
     }
 }

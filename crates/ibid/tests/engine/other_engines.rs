@@ -75,6 +75,7 @@ const ROWS: &[Row] = &[
     row("docker", &[2], "capabilities", Refused(TO_ROOT_ONLY)),
     row("docker", &[2], "what is added can be used", Refused(TO_ROOT_ONLY)),
     row("docker", &[2], "a limit above one's own", Refused("error setting rlimit")),
+    row("podman", &[2], "a limit above one's own", Refused("cannot keep the limit nofile=")),
 ];
 
 impl OtherEngine {
@@ -162,7 +163,7 @@ impl PodmanService {
             .arg(path("storage"))
             .arg("--runroot")
             .arg(path("run/containers"))
-            .args(["--storage-driver", driver, "system", "service", "--time", "0"])
+            .args(["--storage-driver", driver, "system", "service", "--time", "60"])
             .arg(format!("unix://{}", socket.display()))
             .env("CONTAINERS_CONF", path("containers.conf"))
             .env("XDG_RUNTIME_DIR", path("run"));
@@ -180,7 +181,8 @@ impl PodmanService {
 
 impl Drop for PodmanService {
     fn drop(&mut self) {
-        let _ended = self.process.kill();
+        // Without root it is two processes, of which the first passes this on.
+        let _ended = Command::new("kill").arg(self.process.id().to_string()).status();
         let _ended = self.process.wait();
         // Layers belong to subordinate ids, and storage is mounted.
         let storage = self.place.path().join("storage/overlay");
