@@ -17,6 +17,7 @@ mod http;
 mod image;
 pub mod init;
 mod person;
+pub mod probe;
 mod run;
 mod socket;
 

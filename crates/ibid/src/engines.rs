@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use ibid_engine::identity::HostUser;
 use ibid_engine::{Engine, remote};
+use ibid_sandbox::probe::Finding;
 
 use crate::project::Project;
 use crate::report::Failure;
@@ -44,6 +45,14 @@ pub fn connect(ui: &Ui, choice: EngineChoice, project: &Project, host: &HostUser
         .map_err(|error| failure(&error))?;
     ui.detail(&format!("{kind} {}", engine.words()));
     Ok(Engine::Remote { engine, name: remote::Name::of_project(&project.name) })
+}
+
+/// Whether the other engines can be used here.
+pub fn findings() -> [Finding; 2] {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let host = HostUser { uid, gid, name: None };
+    [remote::Kind::Docker, remote::Kind::Podman]
+        .map(|kind| remote::probe::finding(kind, &host, &|name| std::env::var(name).ok()))
 }
 
 fn of_variable(text: Option<&str>) -> Result<Option<EngineChoice>, Failure> {

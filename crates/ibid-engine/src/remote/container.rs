@@ -210,3 +210,122 @@ fn network(engine: &Engine, spec: &Spec) -> (&'static str, Value, Value) {
     };
     (name, exposed.into(), bindings.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use ibid_sandbox::{Forward, Limits, Rootfs};
+
+    use super::super::tests::engine;
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec::new(Rootfs::Folder("/none".into()), vec!["python3".to_owned(), "train.py".to_owned()])
+    }
+
+    fn parts<'a>(spec: &'a Spec, mounts: &'a Mounts) -> Parts<'a> {
+        Parts { spec, image: "sha256:1", run: "ab12", mounts, user_namespace: None, profile: None }
+    }
+
+    /// What is at a place of the request.
+    #[track_caller]
+    fn check(ids: Ids, change: impl FnOnce(&mut Spec), place: &str, expected: Value) {
+        let (mut spec, mounts) = (spec(), Mounts::default());
+        change(&mut spec);
+        let body = create(&engine(ids), &parts(&spec, &mounts)).expect("can be said");
+        assert_eq!(body.pointer(place), Some(&expected), "{place}");
+    }
+
+    #[track_caller]
+    fn check_refused(ids: Ids, change: impl FnOnce(&mut Spec, &mut Mounts), part: &str) {
+        let (mut spec, mut mounts) = (spec(), Mounts::default());
+        change(&mut spec, &mut mounts);
+        let error = create(&engine(ids), &parts(&spec, &mounts)).expect_err("refused").to_string();
+        assert!(error.contains(part), "{error}");
+    }
+
+    fn unchanged(_: &mut Spec) {}
+
+    #[test]
+    fn a_program_runs_under_ibids_own_process_1() {
+        let entrypoint = json!([init::PATH, "--", "python3", "train.py"]);
+        check(Ids::Same, unchanged, "/Entrypoint", entrypoint);
+        check(Ids::Same, unchanged, "/Cmd", json!([]));
+        check(Ids::Same, unchanged, "/Labels", json!({"ibid.run": "ab12"}));
+        check(Ids::Same, |spec| (spec.uid, spec.gid) = (7, 8), "/User", json!("7:8"));
+        check(Ids::Same, |spec| spec.env = vec![("A".into(), "b=c".into())], "/Env", json!(["A=b=c"]));
+    }
+
+    #[test]
+    fn capabilities_are_those_of_ibid() {
+        let all = (1 << 41) - 1;
+        check(Ids::Same, unchanged, "/HostConfig/CapDrop", json!(["ALL"]));
+        check(Ids::Same, |spec| spec.capabilities = 1 << 5, "/HostConfig/CapAdd", json!(["KILL"]));
+        check(Ids::Same, |spec| spec.capabilities = all, "/HostConfig/CapAdd", json!(["ALL"]));
+        let ordinary = |spec: &mut Spec| {
+            (spec.uid, spec.given_capabilities) = (7, 1 << 19);
+            spec.capabilities = (DEFAULT_CAPABILITIES | 1 << 19) & !1;
+        };
+        check(Ids::Chosen, ordinary, "/HostConfig/CapAdd", json!(["SYS_PTRACE"]));
+        check(Ids::Chosen, ordinary, "/HostConfig/CapDrop", json!(["CHOWN"]));
+        check_refused(
+            Ids::Same,
+            |spec, _| ordinary(spec),
+            "`--cap-add SYS_PTRACE`: it gives capabilities to root",
+        );
+    }
+
+    #[test]
+    fn limits_are_kept_by_whoever_keeps_them() {
+        let limit = |spec: &mut Spec| spec.rlimits = vec![Rlimit { resource: 7, soft: Some(9), hard: None }];
+        check(Ids::Same, limit, "/HostConfig/Ulimits", json!([{"Name": "nofile", "Soft": 9, "Hard": -1}]));
+        check(Ids::Chosen, limit, "/HostConfig/Ulimits", json!([]));
+        check(Ids::Chosen, limit, "/Entrypoint/1", json!("nofile=9:unlimited"));
+        let limits = |spec: &mut Spec| {
+            spec.limits = Limits { millicpus: Some(1500), memory_bytes: Some(1 << 20), pids: Some(9) };
+        };
+        check(Ids::Same, limits, "/HostConfig/NanoCpus", json!(1_500_000_000));
+        check(Ids::Same, limits, "/HostConfig/MemorySwap", json!(1 << 20));
+        check(Ids::Same, limits, "/HostConfig/PidsLimit", json!(9));
+        check(Ids::Same, unchanged, "/HostConfig/ShmSize", json!(4u64 << 30));
+    }
+
+    #[test]
+    fn ports_lead_into_a_private_network() {
+        let forward = Forward { address: None, host: 8080, container: 80, udp: false };
+        let private = |spec: &mut Spec| spec.network = Network::Private(vec![forward]);
+        let bound = json!({"80/tcp": [{"HostIp": "", "HostPort": "8080"}]});
+        check(Ids::Same, private, "/HostConfig/PortBindings", bound);
+        check(Ids::Same, private, "/ExposedPorts", json!({"80/tcp": {}}));
+        check(Ids::Same, private, "/HostConfig/NetworkMode", json!("bridge"));
+        check(Ids::Chosen, private, "/HostConfig/NetworkMode", json!("slirp4netns"));
+        check(Ids::Same, unchanged, "/HostConfig/NetworkMode", json!("host"));
+    }
+
+    #[test]
+    fn mounts_devices_and_folders_in_memory() {
+        let tmpfs = Tmpfs { uid: 6, gid: 7, read_only: true, no_exec: true, ..Tmpfs::new(Some(9), 0o700) };
+        let mounts = Mounts {
+            binds: vec![("/h".into(), "/c".to_owned(), true)],
+            devices: vec![("/dev/a".into(), "/dev/b".to_owned())],
+            tmpfs: vec![("/t".to_owned(), tmpfs)],
+            kept: vec!["/code/venv".to_owned()],
+        };
+        let spec = spec();
+        let body = create(&engine(Ids::Same), &parts(&spec, &mounts)).expect("can be said");
+        let host = &body["HostConfig"];
+        let bind = json!({"Type": "bind", "Source": "/h", "Target": "/c", "ReadOnly": true});
+        assert_eq!(host["Mounts"], json!([bind, {"Type": "volume", "Target": "/code/venv"}]));
+        let device = json!({"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "rwm"});
+        assert_eq!(host["Devices"], json!([device]));
+        assert_eq!(host["Tmpfs"], json!({"/t": "ro,noexec,nosuid,nodev,mode=700,size=9,uid=6,gid=7"}));
+        let foreign = |_: &mut Spec, mounts: &mut Mounts| mounts.tmpfs = vec![("/t".to_owned(), tmpfs)];
+        check_refused(Ids::Chosen, foreign, "`/t` cannot belong to 6:7");
+    }
+
+    #[test]
+    fn system_calls_are_filtered_as_asked() {
+        let all = |spec: &mut Spec| spec.system_calls = SystemCalls::All;
+        check(Ids::Same, unchanged, "/HostConfig/SecurityOpt", json!(["no-new-privileges"]));
+        check(Ids::Same, all, "/HostConfig/SecurityOpt/1", json!("seccomp=unconfined"));
+    }
+}

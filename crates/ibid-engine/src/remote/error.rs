@@ -105,7 +105,14 @@ impl Error {
         let own = Some("`--engine native` needs no other engine".to_owned());
         match self {
             Self::NoSocket { kind, is_ordinary, .. } => Some(start(*kind, *is_ordinary)),
-            Self::Unreachable { kind, group, is_ordinary, source, .. } => match source.kind() {
+            Self::Unreachable { kind, group, is_ordinary, source, named_by, .. } => match source.kind() {
+                std::io::ErrorKind::NotFound => Some(match named_by {
+                    Some(by) => format!(
+                        "nothing listens where {by} says: change it, or {}",
+                        start(*kind, *is_ordinary)
+                    ),
+                    None => start(*kind, *is_ordinary),
+                }),
                 std::io::ErrorKind::PermissionDenied => Some(match kind {
                     Kind::Docker => format!(
                         "its group may use it: `sudo usermod -aG {} $USER`, then log in again; who may use it can become root",

@@ -59,10 +59,10 @@ pub(crate) fn decide(
                 if (identity.user.uid, identity.user.gid) != (uid, gid) {
                     return Err(engine
                         .unable(format!(
-                            "the program cannot be {}:{}: ids are not mapped there, so what it writes would not be {}",
+                            "the program cannot be {}:{}: ids are not mapped there, so what it writes would not belong to {}",
                             identity.user.uid,
                             identity.user.gid,
-                            if host.uid == 0 { "the owner's of the project" } else { "yours" }
+                            if host.uid == 0 { "the owner of the project's folder" } else { "you" }
                         ))
                         .into());
                 }
@@ -114,7 +114,7 @@ mod tests {
         check(Ids::Same, 0, 0, None, Ok((0, 0)));
         check(Ids::Same, 0, 0, Some("0:0"), Ok((0, 0)));
         check(Ids::Same, 1000, 1000, Some("1000:1000"), Ok((1000, 1000)));
-        check(Ids::Same, 1000, 1000, Some("0:0"), Err("would not be yours"));
+        check(Ids::Same, 1000, 1000, Some("0:0"), Err("would not belong to you"));
         check(Ids::Same, 0, 0, Some("worker"), Err("the program cannot be 60:61"));
         check(Ids::Same, 0, 0, Some("nobody-knows"), Err("no user `nobody-knows`"));
         check(Ids::Chosen, 1000, 1000, None, Ok((1000, 1000)));

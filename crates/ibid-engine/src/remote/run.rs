@@ -60,8 +60,9 @@ impl Engine {
             sandbox.files.retain(|file| !OF_NETWORK.contains(&file.target.as_str()));
         }
         let known_as = self.provide(store, &spec.image, name)?;
-        store.unlock();
         let mounts = self.mounts(&sandbox, &scratch, &identity, host, &view)?;
+        // From here on, nothing of the store is needed.
+        store.unlock();
         let profile = self.profile(&sandbox, &scratch)?;
         let body = container::create(
             self,
