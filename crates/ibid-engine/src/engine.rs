@@ -16,7 +16,7 @@ pub enum Engine {
     /// Docker or Podman.
     Remote {
         /// The engine, which answers.
-        engine: remote::Engine,
+        engine: Box<remote::Engine>,
         /// What it calls the project's images.
         name: remote::Name,
     },

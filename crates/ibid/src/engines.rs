@@ -44,7 +44,7 @@ pub fn connect(ui: &Ui, choice: EngineChoice, project: &Project, host: &HostUser
     let engine = remote::Engine::connect(kind, host, &|name| std::env::var(name).ok())
         .map_err(|error| failure(&error))?;
     ui.detail(&format!("{kind} {}", engine.words()));
-    Ok(Engine::Remote { engine, name: remote::Name::of_project(&project.name) })
+    Ok(Engine::Remote { engine: Box::new(engine), name: remote::Name::of_project(&project.name) })
 }
 
 /// Whether the other engines can be used here.

@@ -156,10 +156,9 @@ pub(crate) fn group(address: &Address) -> Option<String> {
     let gid = std::fs::metadata(path).ok()?.gid();
     let groups = std::fs::read_to_string("/etc/group").ok()?;
     // A user namespace shows the ids that it lacks as nobody's.
-    let name = ibid_core::user::group_entries(&groups)
+    ibid_core::user::group_entries(&groups)
         .find(|(name, known, _)| *known == gid && *known != 0 && !name.starts_with("no"))
-        .map(|(name, ..)| name.to_owned());
-    name
+        .map(|(name, ..)| name.to_owned())
 }
 
 #[cfg(test)]
