@@ -1,5 +1,6 @@
 //! Whichever engine executes a run.
 
+use ibid_core::digest::Digest;
 use ibid_core::run::RunSpec;
 use ibid_sandbox::trust::HostTrust;
 use ibid_store::Store;
@@ -28,6 +29,14 @@ impl Engine {
         match self {
             Self::Native => "native".to_owned(),
             Self::Remote { engine, .. } => engine.text(),
+        }
+    }
+
+    /// Whether the engine has to be given the image first, which may take its time.
+    pub fn lacks(&self, store: &Store, image: &Digest) -> Result<bool, native::Error> {
+        match self {
+            Self::Native => Ok(false),
+            Self::Remote { engine, name } => engine.lacks(store, image, name),
         }
     }
 

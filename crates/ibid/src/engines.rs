@@ -1,13 +1,15 @@
 //! Which engine executes a run: `--engine`, else `IBID_ENGINE`, else `[engine]` of ibid.toml, else ibid's own.
 
 use clap::ValueEnum;
+use ibid_core::digest::Digest;
 use ibid_engine::identity::HostUser;
 use ibid_engine::{Engine, remote};
 use ibid_sandbox::probe::Finding;
+use ibid_store::Store;
 
 use crate::project::Project;
 use crate::report::Failure;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 /// The engine in place of that of ibid.toml.
 const VARIABLE: &str = "IBID_ENGINE";
@@ -45,6 +47,16 @@ pub fn connect(ui: &Ui, choice: EngineChoice, project: &Project, host: &HostUser
         .map_err(|error| failure(&error))?;
     ui.detail(&format!("{kind} {}", engine.words()));
     Ok(Engine::Remote { engine: Box::new(engine), name: remote::Name::of_project(&project.name) })
+}
+
+/// Says that the engine is given the image, where that has to be.
+pub fn narrate(ui: &Ui, engine: &Engine, store: &Store, image: &Digest) -> Result<(), Failure> {
+    if let Engine::Remote { engine: remote, .. } = engine
+        && engine.lacks(store, image).map_err(|error| Failure::of(&error))?
+    {
+        ui.say(&format!("{} gets the layers that it lacks of {}", remote.kind(), ui::short_digest(image)));
+    }
+    Ok(())
 }
 
 /// Whether the other engines can be used here.

@@ -42,6 +42,11 @@ impl fmt::Display for Name {
 }
 
 impl Engine {
+    /// Whether [`Self::run`] has to send an image first.
+    pub fn lacks(&self, store: &Store, image: &Digest, name: &Name) -> Result<bool, native::Error> {
+        Ok(self.known(image, name, &store.image(image)?.rootfs.diff_ids)?.is_none())
+    }
+
     /// Makes sure that the engine has an image. Comes with what it calls it.
     pub(super) fn provide(
         &self,

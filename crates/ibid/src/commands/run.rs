@@ -100,6 +100,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     };
     let store = preparation.store().clone();
     let config = store.image(&image)?;
+    engines::narrate(ui, &engine, &store, &image)?;
     let folder = code_folder(&project, &config);
     if folder.is_none() && mode == Mode::Mounted {
         return Err(Failure::new("the image has no folder for the code: its WORKDIR is `/`")
