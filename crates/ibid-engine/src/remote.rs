@@ -65,7 +65,7 @@ enum Ids {
     Same,
     /// Whom the container's maker says: Podman without root.
     Chosen,
-    /// Root is the person, everybody else is nobody that they know: Docker without root.
+    /// Root is the person, everybody else is nobody that they know: Docker without root, and Podman without subordinate ids.
     RootIsPerson,
 }
 
@@ -144,20 +144,27 @@ impl Engine {
         engine.lacking_limits =
             limits.iter().filter(|(key, _)| info[key] == false).map(|(_, name)| *name).collect();
         if kind == Kind::Podman {
-            engine.lacking_limits = engine.lacking_controllers()?;
+            engine.ask_podman()?;
         }
         Ok(engine)
     }
 
-    /// Podman says that it keeps every limit; this is what it has been given.
-    fn lacking_controllers(&self) -> Result<Vec<&'static str>, Error> {
+    /// Asks for what Docker's words have no place for: which limits it can really keep, and whether it has ids to choose from.
+    fn ask_podman(&mut self) -> Result<(), Error> {
         let answer = http::request(&self.address, "GET", PODMAN_INFO, None).map_err(self.lost())?;
         let info = self.success("say what it can do", answer)?.json();
         let has = |name: &str| {
             info["host"]["cgroupControllers"].as_array().is_some_and(|all| all.iter().any(|it| it == name))
         };
         let limits = [("memory", "memory"), ("cpu", "processors"), ("pids", "processes")];
-        Ok(limits.iter().filter(|(controller, _)| !has(controller)).map(|(_, name)| *name).collect())
+        self.lacking_limits =
+            limits.iter().filter(|(controller, _)| !has(controller)).map(|(_, name)| *name).collect();
+        let mappings = info["host"]["idMappings"]["uidmap"].as_array();
+        let ids: u64 = mappings.into_iter().flatten().filter_map(|mapping| mapping["size"].as_u64()).sum();
+        if self.ids == Ids::Chosen && ids == 1 {
+            self.ids = Ids::RootIsPerson;
+        }
+        Ok(())
     }
 
     /// Which engine.

@@ -205,7 +205,8 @@ fn network(engine: &Engine, spec: &Spec) -> (&'static str, Value, Value) {
                 }
             }
             // Without root, Podman has no bridge of its own accord.
-            if engine.ids == Ids::Chosen { "slirp4netns" } else { "bridge" }
+            let rootless_podman = engine.kind == Kind::Podman && engine.ids != Ids::Same;
+            if rootless_podman { "slirp4netns" } else { "bridge" }
         }
     };
     (name, exposed.into(), bindings.into())

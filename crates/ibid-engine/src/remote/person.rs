@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Docker, Podman, of root | the person; for root, the owner of the project's folder | refused: what they write would be theirs |
 //! | Podman without root | as on ibid's own engine | the same |
-//! | Docker without root | root, which is the person | refused, unless it is root |
+//! | Docker without root, Podman without subordinate ids | root, which is the person | refused, unless it is root |
 //!
 //! Pure.
 

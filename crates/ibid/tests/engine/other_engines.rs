@@ -20,9 +20,11 @@ enum Instead {
     Refused(&'static str),
     /// This output, for the reason.
     Gives(&'static str, &'static str),
+    /// No refusal, for the reason.
+    Works(&'static str),
 }
 
-use Instead::{Gives, Refused};
+use Instead::{Gives, Refused, Works};
 
 struct Row {
     engine: &'static str,
@@ -69,12 +71,13 @@ const ROWS: &[Row] = &[
     row("podman", &[1], "their groups", Refused(NO_IDS)),
     row("docker", &[], "a user that the image does not know", Refused(NO_IDS)),
     row("podman", &[1], "a user that the image does not know", Refused(NO_IDS)),
-    row("docker", &[2], "root", Refused(NO_IDS)),
-    row("docker", &[2], "root gives files away", Refused(NO_IDS)),
-    row("docker", &[2], "all but one", Refused(NO_IDS)),
-    row("docker", &[2], "capabilities", Refused(TO_ROOT_ONLY)),
-    row("docker", &[2], "what is added can be used", Refused(TO_ROOT_ONLY)),
-    row("docker", &[2], "a limit above one's own", Refused("error setting rlimit")),
+    row("docker", &[3], "where there is nobody else", Works("it has everybody's ids")),
+    row("docker", &[2, 3], "root", Refused(NO_IDS)),
+    row("docker", &[2, 3], "root gives files away", Refused(NO_IDS)),
+    row("docker", &[2, 3], "all but one", Refused(NO_IDS)),
+    row("docker", &[2, 3], "capabilities", Refused(TO_ROOT_ONLY)),
+    row("docker", &[2, 3], "what is added can be used", Refused(TO_ROOT_ONLY)),
+    row("docker", &[2, 3], "a limit above one's own", Refused("error setting rlimit")),
     row("podman", &[2], "a limit above one's own", Refused("cannot keep the limit nofile=")),
 ];
 
@@ -108,6 +111,9 @@ impl OtherEngine {
             Self::Docker if std::fs::exists("/sys/class/net/docker0").unwrap_or(false) => None,
             Self::Docker => Some("Docker was started without its bridge docker0"),
             Self::Podman(_) if level == 1 => Some("with root, Podman leads them through the host's firewall"),
+            Self::Podman(_) if !std::fs::exists("/usr/bin/slirp4netns").unwrap_or(false) => {
+                Some("without root, Podman needs the program slirp4netns")
+            }
             Self::Podman(_) => None,
         }
     }
@@ -128,6 +134,10 @@ impl OtherEngine {
             Some(Gives(stdout, reason)) => {
                 eprintln!("otherwise on {}, level {level}: {}: {reason}", self.name(), case.name);
                 Case { stdout, ..case.clone() }
+            }
+            Some(Works(reason)) => {
+                eprintln!("otherwise on {}, level {level}: {}: {reason}", self.name(), case.name);
+                Case { code: 0, stderr: "", ..case.clone() }
             }
         }
     }
@@ -201,6 +211,13 @@ fn docker_of_root() {
 fn docker_of_a_member_of_its_group() {
     if need(&[Need::Root, Need::Userns, Need::Subids, Need::Overlay, Need::Docker]) {
         check_all(2, OrdinaryUser::find(), Some(OtherEngine::Docker));
+    }
+}
+
+#[test]
+fn docker_of_a_member_of_its_group_with_one_id() {
+    if need(&[Need::Root, Need::Userns, Need::Overlay, Need::Docker]) {
+        check_all(3, Some(OrdinaryUser::without_subordinate_ids()), Some(OtherEngine::Docker));
     }
 }
 
