@@ -16,12 +16,19 @@ use crate::ui::Ui;
 pub fn narrate(ui: &Ui, options: &mut ContainerOptions, engine: &Engine) {
     let limits = &mut options.limits;
     if let (true, Engine::Remote { engine, .. }) = (limits.best_effort, engine) {
-        let keep = |name: &str| !engine.lacking_limits().contains(&name);
-        limits.millicpus = limits.millicpus.filter(|_| keep("processors"));
-        limits.memory_bytes = limits.memory_bytes.filter(|_| keep("memory"));
-        limits.pids = limits.pids.filter(|_| keep("processes"));
-        if !engine.lacking_limits().is_empty() {
-            let names = engine.lacking_limits().join(", ");
+        let mut lost = Vec::new();
+        for (name, limit) in [
+            ("processors", &mut limits.millicpus),
+            ("memory", &mut limits.memory_bytes),
+            ("processes", &mut limits.pids),
+        ] {
+            if limit.is_some() && engine.lacking_limits().contains(&name) {
+                *limit = None;
+                lost.push(name);
+            }
+        }
+        if !lost.is_empty() {
+            let names = lost.join(", ");
             ui.warn(&format!(
                 "{} keeps no limits of {names} here, so the run goes on without",
                 engine.kind()

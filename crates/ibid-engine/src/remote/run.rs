@@ -34,7 +34,9 @@ impl Engine {
         watch: Option<Watch<'_>>,
     ) -> Result<Ended, native::Error> {
         if let Some(limit) = self.lacking(spec) {
-            return Err(self.unable(format!("limit {limit} on this machine")).into());
+            return Err(self.unable(format!(
+                "it cannot limit {limit} on this machine; with `--limits=best-effort` the run goes on without"
+            )).into());
         }
         let image = store.image(&spec.image)?;
         let lowers = store.lowers(&image.rootfs.diff_ids);
