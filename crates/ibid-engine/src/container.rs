@@ -13,8 +13,8 @@ use ibid_store::{Found, MergedView};
 use crate::identity::{HostUser, Identity};
 use crate::native::{Error, io};
 
-/// Lays the options over a container, except for mounts.
-pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser) -> Result<(), Error> {
+/// Checks that ibid itself can give what is to be added.
+pub(crate) fn check_held(options: &ContainerOptions) -> Result<(), Error> {
     // `ALL` is all that there are; one that is named must be among them.
     let held = rustix::thread::capabilities(None)
         .map_err(|errno| io("read", Path::new("/proc/self/status"))(errno.into()))?;
@@ -22,9 +22,14 @@ pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser
         Capability::Number(number) => held.permitted.bits() & 1 << number == 0,
         Capability::All => false,
     };
-    if let Some(capability) = options.capabilities.add.iter().find(lacks) {
-        return Err(Error::NoCapability { capability: *capability });
+    match options.capabilities.add.iter().find(lacks) {
+        Some(capability) => Err(Error::NoCapability { capability: *capability }),
+        None => Ok(()),
     }
+}
+
+/// Lays the options over a container, except for mounts.
+pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser) {
     if let Some(workdir) = &options.workdir {
         spec.cwd.clone_from(workdir);
     }
@@ -64,7 +69,6 @@ pub(crate) fn apply(spec: &mut Spec, options: &ContainerOptions, host: &HostUser
         pids: options.limits.pids,
     };
     spec.is_starter = !host.is_root() && (options.user.is_some() || host.uid == 0);
-    Ok(())
 }
 
 /// Shows the owner of a folder or file of the host as the run's user, where that is another and root runs; without root,

@@ -37,6 +37,9 @@ pub enum Error {
     /// The sandbox could not be made, or the program not be started.
     #[error(transparent)]
     Sandbox(#[from] ibid_sandbox::Error),
+    /// Docker or Podman could not, or would not.
+    #[error(transparent)]
+    Remote(#[from] crate::remote::Error),
     /// The image's `USER` means nobody.
     #[error(transparent)]
     User(#[from] UnknownUser),
@@ -166,34 +169,17 @@ pub fn run(
     if identity.make_home {
         make_home(&scratch, &identity, host)?;
     }
-    let argv = argv(&image.config, spec, &view, &identity)?;
     let stop_signal = image.config.stop_signal();
-    let of_terminal = if spec.terminal { of_terminal(spec, &argv[0], &view, &identity) } else { Vec::new() };
     let root = Overlay {
         lowers,
         upper: Some(Upper { upper: scratch.upper().to_owned(), work: scratch.work().to_owned() }),
         // Nothing here outlives the run.
         volatile: true,
     };
-    let mut groups = identity.user.groups.clone();
-    // Without root, the person's own groups are kept, and others cannot be had.
-    if host.is_root() {
-        groups.extend(&spec.gpus.groups);
-    }
-    let mut sandbox = Spec {
-        mounts: mounts(spec, host, &identity, trust, &view)?,
-        files: files(spec, &identity, trust),
-        env: environment(&image.config, spec, &identity, trust, &of_terminal),
-        cwd: if image.config.working_dir.is_empty() { "/".to_owned() } else { image.config.working_dir },
-        uid: identity.user.uid,
-        gid: identity.user.gid,
-        groups,
-        hostname: hostname(spec).to_owned(),
-        terminal: spec.terminal,
-        waits: watch.is_some(),
-        ..Spec::new(Rootfs::Overlay(root), argv)
-    };
-    container::apply(&mut sandbox, &spec.options, host)?;
+    container::check_held(&spec.options)?;
+    let root = Rootfs::Overlay(root);
+    let mut sandbox = sandbox_of(spec, host, &identity, trust, &image.config, &view, root)?;
+    sandbox.waits = watch.is_some();
     let live_runs = LiveRuns::of(store.root());
     let mut known = None;
     let mut watch = watch;
@@ -250,9 +236,43 @@ pub fn run(
 }
 
 impl Ended {
-    fn new((status, usage): (ExitStatus, Option<Usage>)) -> Self {
+    pub(crate) fn new((status, usage): (ExitStatus, Option<Usage>)) -> Self {
         Self { status, usage, unwritten: Vec::new(), scratch: None, unknown: None }
     }
+}
+
+/// What the container is to be, on whatever engine.
+pub(crate) fn sandbox_of(
+    spec: &RunSpec,
+    host: &HostUser,
+    identity: &Identity,
+    trust: &HostTrust,
+    config: &ContainerConfig,
+    view: &MergedView,
+    root: Rootfs,
+) -> Result<Spec, Error> {
+    let mut groups = identity.user.groups.clone();
+    // Without root, the person's own groups are kept, and others cannot be had.
+    if host.is_root() {
+        groups.extend(&spec.gpus.groups);
+    }
+    let cwd = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
+    let argv = argv(config, spec, view, identity)?;
+    let of_terminal = if spec.terminal { of_terminal(spec, &argv[0], view, identity) } else { Vec::new() };
+    let mut sandbox = Spec {
+        mounts: mounts(spec, host, identity, trust, view)?,
+        files: files(spec, identity, trust),
+        env: environment(config, spec, identity, trust, &of_terminal),
+        cwd: cwd.to_owned(),
+        uid: identity.user.uid,
+        gid: identity.user.gid,
+        groups,
+        hostname: hostname(spec).to_owned(),
+        terminal: spec.terminal,
+        ..Spec::new(root, argv)
+    };
+    container::apply(&mut sandbox, &spec.options, host);
+    Ok(sandbox)
 }
 
 fn run_watched(
@@ -498,7 +518,7 @@ fn make_home(scratch: &Scratch, identity: &Identity, host: &HostUser) -> Result<
     Ok(())
 }
 
-fn read_text(view: &MergedView, path: &str) -> Result<String, Error> {
+pub(crate) fn read_text(view: &MergedView, path: &str) -> Result<String, Error> {
     let content = view.read(Path::new(path), USER_FILE_BYTES_MAX).map_err(io("read", Path::new(path)))?;
     Ok(String::from_utf8_lossy(&content.unwrap_or_default()).into_owned())
 }

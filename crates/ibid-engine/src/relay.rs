@@ -30,7 +30,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    fn own(self) -> BorrowedFd<'static> {
+    pub(crate) fn own(self) -> BorrowedFd<'static> {
         match self {
             Self::Stdout => stdout(),
             Self::Stderr => stderr(),
@@ -172,7 +172,7 @@ fn pass_on(
     }
 }
 
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+pub(crate) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(written) => bytes = &bytes[written..],

@@ -103,6 +103,35 @@ impl Store {
         out.write_all(&end).and_then(|()| out.flush()).map_err(cannot_write)
     }
 
+    /// Writes an image as a Docker archive for a program that has some of its layers already: of those, the archive has empty
+    /// files.
+    pub fn save_archive_beside(
+        &self,
+        image: &NamedImage,
+        held: &BTreeSet<DiffId>,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let images = self.images_to_save(std::slice::from_ref(image))?;
+        let mut layers = BTreeMap::new();
+        for layer in distinct_layers(&images) {
+            let descriptor = if held.contains(&layer) {
+                write_entry(out, &blob_name(&layer.0), &[])?;
+                Descriptor { media_type: LAYER.to_owned(), digest: layer.0, size: 0, artifact_type: None }
+            } else {
+                self.write_layer_entry(&layer, None, out)?
+            };
+            layers.insert(layer, descriptor);
+        }
+        for image in &images {
+            write_entry(out, &blob_name(&image.digest), &image.bytes)?;
+        }
+        let archived: Vec<_> = images.iter().map(|image| image.in_docker_archive(&layers)).collect();
+        write_entry(out, "manifest.json", &to_json(&archived))?;
+        let mut end = Vec::new();
+        header::append_end(&mut end);
+        out.write_all(&end).and_then(|()| out.flush()).map_err(cannot_write)
+    }
+
     /// Adds images to a folder in the OCI image layout. What the folder has under other names stays.
     pub fn save_folder(
         &self,

@@ -114,6 +114,36 @@ fn what_is_saved_is_loaded_and_saved_again_the_same() {
 }
 
 #[test]
+fn what_the_reader_has_is_an_empty_file() {
+    if !needs_root() {
+        return;
+    }
+    let (_folder, store) = test_store();
+    let image = &filled(&store)[0];
+    let [held, other] = store.image(&image.image).expect("an image").rootfs.diff_ids[..] else {
+        panic!("two layers")
+    };
+    let sizes_beside = |held: &[DiffId]| {
+        let mut bytes = Vec::new();
+        store.save_archive_beside(image, &held.iter().copied().collect(), &mut bytes).expect("saved");
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let entries = archive.entries().expect("an archive").map(|entry| entry.expect("an entry"));
+        let sizes = entries.map(|entry| (entry.path().expect("a name").display().to_string(), entry.size()));
+        (sizes.collect::<std::collections::BTreeMap<_, _>>(), bytes)
+    };
+    let file = |layer: &DiffId| format!("blobs/sha256/{}", layer.0.hex());
+    let (whole, bytes) = sizes_beside(&[]);
+    assert_eq!(named(test_store().1.load_archive(bytes.as_slice()).expect("loaded")), [image.clone()]);
+    assert!(whole[&file(&held)] > 1_000_000);
+    let (part, _) = sizes_beside(&[held]);
+    assert_eq!(part[&file(&held)], 0);
+    assert_eq!(part[&file(&other)], whole[&file(&other)]);
+    assert_eq!(part.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
+    // What the files are called is the same, whatever is in them.
+    assert_eq!(part["manifest.json"], whole["manifest.json"]);
+}
+
+#[test]
 fn a_folder_keeps_what_it_has_under_other_names() {
     if !needs_root() {
         return;

@@ -46,13 +46,22 @@ impl OrdinaryUser {
 
     /// Turns `command` into one that this user runs.
     pub fn command(&self, command: &Command) -> Command {
+        self.command_in_group(command, None)
+    }
+
+    /// The same, as a member of another group too.
+    pub fn command_in_group(&self, command: &Command, group: Option<u32>) -> Command {
         if !rustix::process::geteuid().is_root() {
             return copy(Command::new(command.get_program()), command);
         }
         let mut as_user = Command::new("setpriv");
         as_user
             .args(["--reuid", &self.uid.to_string(), "--regid", &self.gid.to_string()])
-            .args([if self.name.is_empty() { "--clear-groups" } else { "--init-groups" }])
+            .args(match (group, self.name.is_empty()) {
+                (Some(group), _) => vec!["--groups".to_owned(), format!("{},{group}", self.gid)],
+                (None, true) => vec!["--clear-groups".to_owned()],
+                (None, false) => vec!["--init-groups".to_owned()],
+            })
             .args(["--inh-caps=-all", "--"])
             .arg(command.get_program());
         copy(as_user, command)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::engines::EngineChoice;
 use crate::ledger_args;
 use crate::live_args;
 use crate::run_options::RunOptions;
@@ -128,6 +129,11 @@ pub struct Build {
     /// Platform to build for: this machine's, such as linux/amd64
     #[arg(long)]
     pub platform: Option<String>,
+
+    /// What builds: ibid itself, or the builder of Docker or Podman, whose image comes into the store [default: `builder`
+    /// of `[engine]` in ibid.toml, else native]
+    #[arg(long, value_name = "native|docker|podman", value_enum, hide_possible_values = true)]
+    pub builder: Option<EngineChoice>,
 
     /// Run every step again, whatever the cache holds
     #[arg(long)]
@@ -256,6 +262,10 @@ pub struct Run {
     #[arg(long, value_name = "all|none|N|device=ID,…|NAME,…")]
     pub gpus: Option<ibid_core::gpus::GpuRequest>,
 
+    /// What executes it: ibid itself, Docker or Podman [default: IBID_ENGINE, else `[engine]` in ibid.toml, else native]
+    #[arg(long, value_name = "native|docker|podman", value_enum, hide_possible_values = true)]
+    pub engine: Option<EngineChoice>,
+
     #[command(flatten)]
     pub shared: BuildShared,
 
@@ -281,6 +291,10 @@ pub struct Dev {
     /// [default: `gpus` of `[run]` in ibid.toml]
     #[arg(long, value_name = "all|none|N|device=ID,…|NAME,…")]
     pub gpus: Option<ibid_core::gpus::GpuRequest>,
+
+    /// What executes it: ibid itself, Docker or Podman [default: IBID_ENGINE, else `[engine]` in ibid.toml, else native]
+    #[arg(long, value_name = "native|docker|podman", value_enum, hide_possible_values = true)]
+    pub engine: Option<EngineChoice>,
 
     #[command(flatten)]
     pub shared: BuildShared,
@@ -328,6 +342,16 @@ pub struct Replay {
     /// Use another image, and nothing else: a tag, a digest, or the first digits of one
     #[arg(long, value_name = "IMAGE", conflicts_with = "code")]
     pub image: Option<String>,
+
+    /// What executes it: ibid itself, Docker or Podman
+    #[arg(
+        long,
+        value_name = "native|docker|podman",
+        value_enum,
+        default_value = "native",
+        hide_possible_values = true
+    )]
+    pub engine: EngineChoice,
 
     /// Do not try once more when the result differs
     #[arg(long)]

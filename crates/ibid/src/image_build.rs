@@ -309,6 +309,16 @@ impl<'a> Preparation<'a> {
         }
     }
 
+    /// The image that has the project's name, where another builder than ibid's own makes it: what of it is out of date is
+    /// known to that builder only.
+    pub fn image_of_builder(&self) -> Result<Digest, Failure> {
+        match self.store.tag(&self.name())? {
+            Some(image) => Ok(image),
+            None => Err(Failure::new(format!("there is no image {} yet", self.name()))
+                .hint("`ibid build` makes it, with the builder that ibid.toml names")),
+        }
+    }
+
     /// The image whose own code is to run: the one that has the project's name. It is built when there is none.
     pub fn pegged_image(&mut self, ui: &Ui) -> Result<Digest, Failure> {
         if let Some(image) = self.store.tag(&self.name())?

@@ -12,6 +12,8 @@ mod contexts;
 mod credentials;
 mod detached;
 mod eject;
+mod engine_build;
+mod engines;
 mod executor;
 mod gpus;
 mod image_build;
@@ -54,6 +56,13 @@ use crate::ui::{Ui, Verbosity};
 fn main() -> ExitCode {
     // Before any thread or log: a sandbox's child is this same program.
     ibid_sandbox::stage_main_if_asked();
+    // And so is process 1 of a container of another engine.
+    if let Some(ended) = ibid_engine::remote::init::main_if_asked() {
+        return ExitCode::from(ended.unwrap_or_else(|not_started| {
+            eprintln!("ibid: {not_started}");
+            not_started.exit_code()
+        }));
+    }
     let words: Vec<_> = std::env::args_os().collect();
     let matches = Cli::command().try_get_matches_from(&words).unwrap_or_else(|error| exit_with(&error));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| exit_with(&error));

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum as _;
 use ibid_core::gpus::{GpuRequest, InvalidGpuRequest};
 use ibid_ledger::verdict::{Rule, Rules};
 use toml_edit::{Document, Item, TableLike, Value};
+
+use crate::engines::EngineChoice;
 
 /// Name of the configuration file.
 pub const CONFIG_FILE: &str = "ibid.toml";
@@ -41,6 +44,10 @@ pub struct Project {
     pub env: BTreeMap<String, String>,
     /// `[run] gpus`
     pub gpus: Option<GpuRequest>,
+    /// `[engine] name`
+    pub engine: Option<EngineChoice>,
+    /// `[engine] builder`
+    pub builder: Option<EngineChoice>,
     /// `[base."REFERENCE"]`
     pub bases: BTreeMap<String, BaseTable>,
     /// `[replay]`: what may differ when a run is repeated.
@@ -142,7 +149,7 @@ impl Project {
         let document = Document::parse(text)
             .map_err(|error| reader.error(error.span(), error.message().to_owned(), None))?;
         let top = Table { reader: &reader, table: document.as_table(), at: String::new() };
-        top.only(&["name", "image", "code", "run", "base", "replay"])?;
+        top.only(&["name", "image", "code", "run", "engine", "base", "replay"])?;
         let folder_name = root.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = match top.text("name")? {
             Some(name) => {
@@ -194,6 +201,12 @@ impl Project {
             data_digest = run.flag("data_digest")?;
             env = run.text_map("env")?;
         }
+        let (mut engine, mut builder) = (None, None);
+        if let Some(table) = top.table("engine")? {
+            table.only(&["name", "builder"])?;
+            engine = table.engine("name")?;
+            builder = table.engine("builder")?;
+        }
         let mut bases = BTreeMap::new();
         if let Some(base) = top.table("base")? {
             for (reference, _) in base.table.iter() {
@@ -233,6 +246,8 @@ impl Project {
             data_digest,
             env,
             gpus,
+            engine,
+            builder,
             bases,
             replay,
         })
@@ -322,6 +337,13 @@ impl<'a> Table<'a> {
             return Err(self.reader.error(span, format!("unknown key `{key}` {place}"), hint));
         }
         Ok(())
+    }
+
+    fn engine(&self, key: &str) -> Result<Option<EngineChoice>, Error> {
+        let Some(name) = self.text(key)? else { return Ok(None) };
+        EngineChoice::from_str(&name, false)
+            .map(Some)
+            .map_err(|_| self.wrong(key, "expected \"native\", \"docker\" or \"podman\""))
     }
 
     fn wrong(&self, key: &str, expected: &str) -> Error {

@@ -27,7 +27,7 @@ use ibid_core::image::ImageConfig;
 use ibid_core::run::RunSpec;
 use ibid_engine::identity::HostUser;
 use ibid_engine::native::{self, OnTerminate, Watch};
-use ibid_engine::relay;
+use ibid_engine::{Engine, relay};
 use ibid_ledger::ledger::{self, Ledger};
 use ibid_ledger::log::{self, Stream};
 use ibid_ledger::metrics::Metrics;
@@ -55,6 +55,7 @@ pub struct RecordedRun<'a> {
     pub project: &'a Project,
     pub host: &'a HostUser,
     pub store: &'a Store,
+    pub engine: &'a Engine,
     pub trust: &'a HostTrust,
     pub config: &'a ImageConfig,
     pub spec: &'a RunSpec,
@@ -165,7 +166,7 @@ impl RecordedRun<'_> {
                 on_terminate,
                 on_detached: self.detached.is_some().then_some(&mut go),
             };
-            let mut result = native::run(
+            let mut result = self.engine.run(
                 self.store,
                 self.spec,
                 self.host,

@@ -71,7 +71,7 @@ pub fn main(ui: &Ui, cli: &Cli, replay: &Replay) -> Result<u8, Failure> {
         None => ui.say("code of the image"),
     }
     let snapshot = code.snapshot;
-    let stage = Stage::new(ui, &host, &store, &source, image, code)?;
+    let stage = Stage::new(ui, &host, &store, &source, replay.engine, image, code)?;
     let first = stage.run(Network::Host)?;
     let recorded = source.comparable(&first.record);
     let rules = source.rules(first.project());

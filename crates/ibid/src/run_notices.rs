@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ibid_core::digest::Digest;
 use ibid_core::run::{ContainerOptions, Network};
+use ibid_engine::Engine;
 use ibid_engine::native::Ended;
 use ibid_sandbox::ExitStatus;
 use ibid_store::{CopiedFiles, Copying, Store};
@@ -21,9 +22,28 @@ pub fn warn_of_unknown(ui: &Ui, ended: &Ended) {
 }
 
 /// Takes out limits that cannot be kept here where that was allowed, with a warning; says which ports are reachable anyhow.
-pub fn narrate(ui: &Ui, options: &mut ContainerOptions) {
+pub fn narrate(ui: &Ui, options: &mut ContainerOptions, engine: &Engine) {
     let limits = &mut options.limits;
-    if limits.best_effort && limits.any() {
+    if let (true, Engine::Remote { engine, .. }) = (limits.best_effort, engine) {
+        let mut lost = Vec::new();
+        for (name, limit) in [
+            ("processors", &mut limits.millicpus),
+            ("memory", &mut limits.memory_bytes),
+            ("processes", &mut limits.pids),
+        ] {
+            if limit.is_some() && engine.lacking_limits().contains(&name) {
+                *limit = None;
+                lost.push(name);
+            }
+        }
+        if !lost.is_empty() {
+            let names = lost.join(", ");
+            ui.warn(&format!(
+                "{} keeps no limits of {names} here, so the run goes on without",
+                engine.kind()
+            ));
+        }
+    } else if limits.best_effort && limits.any() {
         let wanted = ibid_sandbox::Limits {
             millicpus: limits.millicpus,
             memory_bytes: limits.memory_bytes,

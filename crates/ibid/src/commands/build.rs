@@ -12,6 +12,8 @@ use crate::args::{Build, Cli};
 use crate::cache_options;
 use crate::checks;
 use crate::credentials;
+use crate::engine_build;
+use crate::engines::EngineChoice;
 use crate::image_build::{self, Options, Preparation};
 use crate::lock_mode::LockMode;
 use crate::project::Project;
@@ -25,14 +27,17 @@ pub fn main(ui: &Ui, cli: &Cli, build: &Build) -> Result<u8, Failure> {
     if build.check {
         return checks::main(ui, cli, build);
     }
+    let project =
+        Project::of_command_line(cli.directory.as_deref(), build.context.as_deref(), build.file.as_deref())?;
+    if let Some(builder) = build.builder.or(project.builder).filter(|it| *it != EngineChoice::Native) {
+        return engine_build::main(ui, cli, build, &project, builder);
+    }
     let host = image_build::enter_user_namespace()?;
     if let Some(reason) = ibid_sandbox::userns::only_id() {
         ui.say(&format!("one user id is mapped: {reason}; `ibid doctor` says what that costs"));
     }
     let start = std::time::Instant::now();
     let directory = cli.directory.as_deref().unwrap_or(Path::new("."));
-    let project =
-        Project::of_command_line(cli.directory.as_deref(), build.context.as_deref(), build.file.as_deref())?;
     if build.shell_on_fail && !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
         return Err(Failure::new("--shell-on-fail needs a terminal, and stdin or stdout is none")
             .hint("call ibid from a shell, without a pipe or redirection"));

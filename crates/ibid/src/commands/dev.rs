@@ -16,6 +16,7 @@ pub fn main(ui: &Ui, cli: &Cli, dev: &Dev) -> Result<u8, Failure> {
             env: &dev.env,
             options: &dev.options,
             gpus: dev.gpus.as_ref(),
+            engine: dev.engine,
             shared: &dev.shared,
             command: Command::Shell,
             recorded: None,

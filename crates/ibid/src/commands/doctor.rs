@@ -4,6 +4,7 @@ use ibid_sandbox::probe::{self, Level, State};
 use serde_json::json;
 
 use crate::args::Doctor;
+use crate::engines;
 use crate::gpus;
 use crate::image_build::store_root;
 use crate::report::Failure;
@@ -16,7 +17,8 @@ pub fn main(ui: &Ui, doctor: &Doctor) -> Result<u8, Failure> {
     let root = store_root()?;
     // The store need not exist yet: its file system is what counts.
     let folder = root.ancestors().find(|folder| folder.is_dir()).unwrap_or(&root);
-    let findings = probe::all(folder, &gpus::host()?);
+    let mut findings = probe::all(folder, &gpus::host()?);
+    findings.extend(engines::findings());
     let level = probe::level();
     if doctor.json {
         let document = json!({"schema": 1, "level": level.map(|level| level as u8), "findings": findings});

@@ -8,7 +8,7 @@ use ibid_core::gpus::{GpuRequest, Lent};
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code, Command, Mode, RunSpec};
 use ibid_engine::identity::HostUser;
-use ibid_engine::native;
+use ibid_engine::{Engine, native};
 use ibid_ledger::code::CodeIdentity;
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::snapshot::Exclusions;
@@ -19,6 +19,7 @@ use ibid_store::Store;
 use crate::args::{BuildShared, Cli, Run};
 use crate::contexts;
 use crate::detached::{self, Detached, Side};
+use crate::engines::{self, EngineChoice};
 use crate::gpus;
 use crate::image_build::{self, PeggedCode, Preparation};
 use crate::output_folders::{self, OutputFolders};
@@ -58,6 +59,7 @@ pub fn main(ui: &Ui, cli: &Cli, run: &Run) -> Result<u8, Failure> {
             env: &run.env,
             options: &run.options,
             gpus: run.gpus.as_ref(),
+            engine: run.engine,
             shared: &run.shared,
             recorded: Some(Recorded {
                 isolate: run.isolate,
@@ -78,6 +80,7 @@ pub struct Session<'a> {
     pub env: &'a [String],
     pub options: &'a RunOptions,
     pub gpus: Option<&'a GpuRequest>,
+    pub engine: Option<EngineChoice>,
     pub shared: &'a BuildShared,
     pub command: Command,
     /// None is a session that leaves no record.
@@ -109,15 +112,26 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
     };
     let env = environment(&project, session, directory)?;
     let mut options = session.options.resolve(directory, &project.keep)?;
-    run_notices::narrate(ui, &mut options);
+    let engine = engines::choose(ui, session.engine, &project, &host)?;
+    if session.detached.is_some() && !matches!(engine, Engine::Native) {
+        return Err(Failure::new(
+            "`--detach` leaves runs of ibid's own engine to themselves, not those of another",
+        )
+        .hint("`--engine native` executes this one so"));
+    }
+    run_notices::narrate(ui, &mut options, &engine);
     let mut preparation = Preparation::new(ui, &project, &host, session.shared, directory)?;
     let mode = if session.pegged { Mode::Pegged } else { Mode::Mounted };
     let image = match mode {
+        _ if project.builder.is_some_and(|builder| builder != EngineChoice::Native) => {
+            preparation.image_of_builder()?
+        }
         Mode::Mounted => preparation.environment_image(ui)?,
         Mode::Pegged => preparation.pegged_image(ui)?,
     };
     let store = preparation.store().clone();
     let config = store.image(&image)?;
+    engines::narrate(ui, &engine, &store, &image)?;
     let folder = code_folder(&project, &config);
     if folder.is_none() && mode == Mode::Mounted {
         return Err(Failure::new("the image has no folder for the code: its WORKDIR is `/`")
@@ -171,6 +185,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
                 project: &project,
                 host: &host,
                 store: &store,
+                engine: &engine,
                 trust: preparation.trust(),
                 config: &config,
                 spec: &spec,
@@ -189,7 +204,7 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
             };
             run.execute()
         }
-        None => unrecorded(ui, &project, &store, &spec, &host, preparation.trust(), pegged_code),
+        None => unrecorded(ui, &project, &store, &engine, &spec, &host, preparation.trust(), pegged_code),
     };
     let Finished { status, seconds, code, record } =
         finished.map_err(|error| failure_of_run(error, &config))?;
@@ -207,6 +222,7 @@ fn unrecorded(
     ui: &Ui,
     project: &Project,
     store: &Store,
+    engine: &Engine,
     spec: &RunSpec,
     host: &HostUser,
     trust: &HostTrust,
@@ -218,7 +234,7 @@ fn unrecorded(
     std::thread::scope(|scope| {
         // Asking git takes about as long as starting the program: it is done meanwhile.
         let identity = pegged.is_none().then(|| scope.spawn(|| CodeIdentity::of(&project.root, &no_code)));
-        let ended = native::run(store, spec, host, trust, &run_notices::on_copy(ui), None)?;
+        let ended = engine.run(store, spec, host, trust, &run_notices::on_copy(ui), None)?;
         run_notices::warn_of_unknown(ui, &ended);
         let seconds = start.elapsed().as_secs_f64();
         let code = match identity {
@@ -332,6 +348,7 @@ pub fn failure_of_run(error: native::Error, config: &ImageConfig) -> Failure {
                 _ => failure,
             }
         }
+        native::Error::Remote(error) => engines::failure(&error),
         native::Error::OverCode { .. } => failure.hint("`--pegged` mounts no code"),
         native::Error::NothingToKeep { .. } => {
             failure.hint("`keep` of `[code]` in ibid.toml names what the build makes in the code folder")

@@ -21,6 +21,8 @@ fn nasty() -> Project {
         data: vec!["da$ta".to_owned()],
         env: BTreeMap::from([("WORDS".to_owned(), "a, 'b' $c".to_owned())]),
         gpus: Some(GpuRequest::All),
+        engine: None,
+        builder: None,
         bases: BTreeMap::new(),
         replay: Default::default(),
     }
@@ -37,6 +39,8 @@ fn plain() -> Project {
         data: Vec::new(),
         env: BTreeMap::new(),
         gpus: None,
+        engine: None,
+        builder: None,
         ..nasty()
     }
 }

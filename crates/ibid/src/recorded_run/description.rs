@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ibid_core::run::Mode;
 use ibid_core::user::passwd_entries;
 use ibid_engine::native::{self, Ended};
+use ibid_engine::remote;
 use ibid_ledger::parameters::parameters;
 use ibid_ledger::record::{Code, CodeMode, EnvValue, Image, Mount, Record, SCHEMA, Status, Usage};
 use ibid_ledger::secrets::Secrets;
@@ -87,7 +88,7 @@ impl RecordedRun<'_> {
             mounts: Vec::new(),
             data: Vec::new(),
             options: self.options.clone(),
-            host: host::host(self.user_name(), self.host.uid, "native"),
+            host: host::host(self.user_name(), self.host.uid, &self.engine.text()),
             usage: None,
             outputs: Vec::new(),
             output_folder: self.output_folder.clone(),
@@ -150,7 +151,8 @@ impl RecordedRun<'_> {
             Err(error) => {
                 record.status = match error {
                     // It ran, and nobody knows how it ended.
-                    native::Error::Sandbox(ibid_sandbox::Error::Lost { .. }) => Status::Failed,
+                    native::Error::Sandbox(ibid_sandbox::Error::Lost { .. })
+                    | native::Error::Remote(remote::Error::Connection { .. }) => Status::Failed,
                     _ => Status::NotStarted,
                 };
                 record.failure = Some(Failure::of(error).summary());

@@ -20,6 +20,7 @@ use ibid_store::Store;
 
 use super::source::{Folder, Source, curves};
 use crate::commands::run::failure_of_run;
+use crate::engines::{self, EngineChoice};
 use crate::gpus;
 use crate::output_folders::OutputFolders;
 use crate::project::Project;
@@ -36,6 +37,7 @@ pub struct Stage<'a> {
     host: &'a HostUser,
     store: &'a Store,
     source: &'a Source,
+    engine: EngineChoice,
     image: Digest,
     config: ImageConfig,
     code: Code,
@@ -58,6 +60,7 @@ impl<'a> Stage<'a> {
         host: &'a HostUser,
         store: &'a Store,
         source: &'a Source,
+        engine: EngineChoice,
         image: Digest,
         code: Code,
     ) -> Result<Self, Failure> {
@@ -67,6 +70,7 @@ impl<'a> Stage<'a> {
             host,
             store,
             source,
+            engine,
             image,
             config: store.image(&image)?,
             code,
@@ -127,11 +131,13 @@ impl<'a> Stage<'a> {
             terminal: false,
             options,
         };
+        let engine = engines::connect(self.ui, self.engine, &project, self.host)?;
         let run = RecordedRun {
             ui: self.ui,
             project: &project,
             host: self.host,
             store: self.store,
+            engine: &engine,
             trust: &self.trust,
             config: &self.config,
             spec: &spec,
