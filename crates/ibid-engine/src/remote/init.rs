@@ -12,7 +12,7 @@ use ibid_core::run::Ulimit;
 use ibid_sys::signal::{Catcher, send};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, wait};
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, set_dumpable_behavior, wait};
 use rustix::termios::{isatty, tcsetpgrp};
 
 /// Where the program is mounted, and so its name there.
@@ -76,6 +76,8 @@ impl NotStarted {
 pub fn main_if_asked() -> Option<Result<u8, NotStarted>> {
     let mut words = std::env::args_os();
     (words.next()? == PATH).then(|| {
+        // The program is the same person: it is not to look into this process.
+        let _is_possible = set_dumpable_behavior(DumpableBehavior::NotDumpable);
         let mut limits = Vec::new();
         let mut program = words.next().unwrap_or_default();
         while program != END {

@@ -64,6 +64,30 @@ const ROWS: &[Row] = &[
         "nothing of the host's environment",
         Gives(ENVIRONMENT, "it sets two variables itself"),
     ),
+    row(
+        "docker",
+        &[2, 3],
+        "nothing is mounted but what belongs to a run",
+        Gives(
+            "/ /code /code/.ibid /code/data /code/venv /home/user\n",
+            "a home that the image lacks is mounted",
+        ),
+    ),
+    row(
+        "podman",
+        &[1],
+        "nothing is mounted but what belongs to a run",
+        Gives("/ /code /code/.ibid /code/data /code/venv /run/.containerenv\n", "it adds a file"),
+    ),
+    row(
+        "podman",
+        &[2, 3],
+        "nothing is mounted but what belongs to a run",
+        Gives(
+            "/ /code /code/.ibid /code/data /code/venv /home/user /run/.containerenv\n",
+            "it adds a file, and a home that the image lacks is mounted",
+        ),
+    ),
     row("podman", &[], "a folder in memory of somebody else", Refused("it makes folders in memory for root")),
     row("docker", &[], "another user", Refused(NO_IDS)),
     row("podman", &[1], "another user", Refused(NO_IDS)),
