@@ -9,9 +9,11 @@ use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
 
 use ibid_testing::{Need, busybox};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use support::{Project, can_copy, text};
 
-const DOCKERFILE: &str = "FROM scratch\nARG USER_ID=5\nENV ID=$USER_ID PATH=/bin PLACE=@UNIQUE@\nCOPY busybox /bin/sh\nWORKDIR /code\n";
+const DOCKERFILE: &str = "FROM scratch\nARG USER_ID=5\nENV ID=$USER_ID PATH=/bin PLACE=@UNIQUE@\nCOPY busybox /bin/sh\nCOPY busybox /bin/stty\nCOPY busybox /bin/sleep\nWORKDIR /code\n";
 const REST: &str = "[run]\noutputs = [\"output\"]\n";
 
 /// A project with a shell, where Docker can run it.
@@ -103,6 +105,76 @@ fn what_is_written_to_a_program_and_signals_reach_it() {
     let mut first = [0; 3];
     child.stdout.take().expect("a pipe").read_exact(&mut first).expect("three bytes");
     assert_eq!(child.wait().expect("a child").code(), Some(141));
+}
+
+/// A terminal, and what has come out of it and was not looked for yet.
+struct Terminal {
+    ours: fs::File,
+    heard: String,
+}
+
+impl Terminal {
+    fn resize(&self, rows: u16, columns: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.ours, size).expect("a size");
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        self.ours.write_all(keys.as_bytes()).expect("taken");
+    }
+
+    /// Reads up to `text`.
+    #[track_caller]
+    fn expect(&mut self, text: &str) {
+        let mut buffer = [0; 4096];
+        while !self.heard.contains(text) {
+            let read = self.ours.read(&mut buffer).unwrap_or(0);
+            assert!(read > 0, "no `{text}` in:\n{}", self.heard);
+            self.heard.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+        let end = self.heard.find(text).expect("it is there") + text.len();
+        self.heard.drain(..end);
+    }
+}
+
+#[test]
+fn a_session_has_a_terminal() {
+    let Some(project) = project() else { return };
+    let _image = InDocker(format!("ibid.local/{}:latest", project.name()));
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+    grantpt(&ours).expect("granted");
+    unlockpt(&ours).expect("unlocked");
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let theirs = ioctl_tiocgptpeer(&ours, flags).expect("its other end");
+    let mut terminal = Terminal { ours: ours.into(), heard: String::new() };
+    terminal.resize(30, 90);
+    let inner = project.command(&["dev", "--engine", "docker"]);
+    let mut command = project.place.command("setsid");
+    command.args(["--ctty", "--wait"]).arg(inner.get_program()).args(inner.get_args());
+    command
+        .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(project.path());
+    let end = || Stdio::from(theirs.try_clone().expect("a descriptor"));
+    let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("ibid starts");
+    drop((command, theirs));
+    terminal.expect("/code ");
+    terminal.type_in("stty size\n");
+    terminal.expect("30 90\r\n");
+    terminal.resize(20, 70);
+    // It is told while the shell goes on.
+    terminal.type_in("until test \"$(stty size)\" = '20 70'; do :; done; echo re\"\"sized\n");
+    terminal.expect("resized");
+    terminal.type_in("sh -c 'echo st\"\"arted; sleep 1000'\n");
+    terminal.expect("started");
+    terminal.type_in("\x03");
+    // What was typed before is thrown away.
+    terminal.expect("^C");
+    terminal.expect("/code ");
+    terminal.type_in("echo code$?\n");
+    terminal.expect("code130");
+    terminal.type_in("exit 5\n");
+    terminal.expect("exit code 5");
+    assert_eq!(child.wait().expect("a child").code(), Some(5));
 }
 
 #[test]
