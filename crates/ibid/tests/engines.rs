@@ -9,6 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
 
 use ibid_testing::{Need, busybox};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use support::{Project, can_copy, text};
@@ -127,7 +128,10 @@ impl Terminal {
     #[track_caller]
     fn expect(&mut self, text: &str) {
         let mut buffer = [0; 4096];
+        let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
         while !self.heard.contains(text) {
+            let is_there = poll(&mut [PollFd::new(&self.ours, PollFlags::IN)], Some(&patience));
+            assert_ne!(is_there, Ok(0), "no `{text}` for a minute in:\n{}", self.heard);
             let read = self.ours.read(&mut buffer).unwrap_or(0);
             assert!(read > 0, "no `{text}` in:\n{}", self.heard);
             self.heard.push_str(&String::from_utf8_lossy(&buffer[..read]));
@@ -157,7 +161,7 @@ fn a_session_has_a_terminal() {
     let end = || Stdio::from(theirs.try_clone().expect("a descriptor"));
     let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("ibid starts");
     drop((command, theirs));
-    terminal.expect("/code ");
+    terminal.expect(":/code");
     terminal.type_in("stty size\n");
     terminal.expect("30 90\r\n");
     terminal.resize(20, 70);
@@ -169,7 +173,7 @@ fn a_session_has_a_terminal() {
     terminal.type_in("\x03");
     // What was typed before is thrown away.
     terminal.expect("^C");
-    terminal.expect("/code ");
+    terminal.expect(":/code");
     terminal.type_in("echo code$?\n");
     terminal.expect("code130");
     terminal.type_in("exit 5\n");
