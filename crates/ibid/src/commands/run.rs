@@ -7,14 +7,12 @@ use std::time::Instant;
 use ibid_core::gpus::{GpuRequest, Lent};
 use ibid_core::image::ImageConfig;
 use ibid_core::run::{Code, Command, Mode, RunSpec};
-use ibid_engine::identity::HostUser;
-use ibid_engine::{Engine, native};
+use ibid_engine::Engine;
+use ibid_engine::native::{self, Ended};
 use ibid_ledger::code::CodeIdentity;
 use ibid_ledger::run_id::RunId;
 use ibid_ledger::snapshot::Exclusions;
 use ibid_sandbox::ExitStatus;
-use ibid_sandbox::trust::HostTrust;
-use ibid_store::Store;
 
 use crate::args::{BuildShared, Cli, Run};
 use crate::contexts;
@@ -204,7 +202,9 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
             };
             run.execute()
         }
-        None => unrecorded(ui, &project, &store, &engine, &spec, &host, preparation.trust(), pegged_code),
+        None => unrecorded(ui, &project, pegged_code, || {
+            engine.run(&store, &spec, &host, preparation.trust(), &run_notices::on_copy(ui), None)
+        }),
     };
     let Finished { status, seconds, code, record } =
         finished.map_err(|error| failure_of_run(error, &config))?;
@@ -221,12 +221,8 @@ pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
 fn unrecorded(
     ui: &Ui,
     project: &Project,
-    store: &Store,
-    engine: &Engine,
-    spec: &RunSpec,
-    host: &HostUser,
-    trust: &HostTrust,
     pegged: Option<PeggedCode>,
+    run: impl FnOnce() -> Result<Ended, native::Error>,
 ) -> Result<Finished, native::Error> {
     let no_code: Vec<PathBuf> =
         [&project.data[..], &project.outputs].concat().iter().map(PathBuf::from).collect();
@@ -234,7 +230,7 @@ fn unrecorded(
     std::thread::scope(|scope| {
         // Asking git takes about as long as starting the program: it is done meanwhile.
         let identity = pegged.is_none().then(|| scope.spawn(|| CodeIdentity::of(&project.root, &no_code)));
-        let ended = engine.run(store, spec, host, trust, &run_notices::on_copy(ui), None)?;
+        let ended = run()?;
         run_notices::warn_of_unknown(ui, &ended);
         let seconds = start.elapsed().as_secs_f64();
         let code = match identity {
