@@ -142,7 +142,9 @@ pub fn print(line: &str) {
 /// can hold it: lines, tabs and colours stay.
 fn printable(text: &str) -> Cow<'_, str> {
     let is_plain = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
-    if text.chars().all(is_plain) {
+    // Nearly all text is so, and there may be much of it.
+    let is_simple = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t');
+    if text.bytes().all(is_simple) || text.chars().all(is_plain) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len());
@@ -208,8 +210,11 @@ pub fn number(number: f64) -> String {
         return format!("{number:.4e}").replace(".0000e", "e");
     }
     let decimals = (5 - size.log10().floor() as i32).clamp(0, 9) as usize;
-    let text = format!("{number:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    let mut text = format!("{number:.decimals$}");
+    if text.contains('.') {
+        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+    }
+    text
 }
 
 /// An instruction on one line, cut where it gets long.

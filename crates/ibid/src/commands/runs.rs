@@ -80,6 +80,9 @@ pub fn main(ui: &Ui, cli: &Cli, args: &Runs) -> Result<u8, Failure> {
     } else {
         show(ui, &keys, &runs, &names);
     }
+    drop((runs, names));
+    // As with cells.
+    std::mem::forget(all);
     Ok(0)
 }
 
@@ -224,6 +227,8 @@ fn show(ui: &Ui, keys: &[Key], runs: &[&Summary<&str>], names: &Names) {
         })
     };
     let hidden = table::print(ui, &columns, &style);
+    // This process ends, which takes less time than to give back each cell of many.
+    std::mem::forget(columns);
     if hidden > 0 {
         let names: Vec<String> = keys[keys.len() - hidden..].iter().map(|key| title(key, names)).collect();
         let columns = if hidden == 1 { "column has" } else { "columns have" };
