@@ -28,7 +28,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use ibid_sys::clone::{Child, Namespaces, borrow_memory, join};
+use ibid_sys::clone::{Child, Namespaces, join};
 use ibid_sys::signal::SignalFd;
 use ibid_sys::{Errno, exit_now};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat, major, minor, open};
@@ -41,7 +41,9 @@ use crate::init;
 use crate::plan::{Process, Terminal};
 use crate::report::{Failure, Report};
 use crate::running::{Socket, read_all};
-use crate::stage::{Program, become_user, replace_standard_descriptors, restrict, search, start_session};
+use crate::stage::{
+    Program, become_user, replace_standard_descriptors, restrict, search, start_process, start_session,
+};
 
 /// The entrant's own name. A process of ours whose first argument it is, is one.
 pub(crate) const NAME: &str = "ibid-exec";
@@ -118,15 +120,7 @@ fn start(socket: &Socket, entry: OwnedFd, container: &OwnedFd) -> Result<(Signal
         .map_err(failed("protect the process that enters the run"))?;
     tie()?;
     let (ours, theirs) = terminal.unzip();
-    let mut outcome = None;
-    let child = borrow_memory(Namespaces::default(), || {
-        outcome = Some(become_program(&program, theirs.as_ref(), socket));
-        127
-    })
-    .map_err(failed("start a process in the container"))?;
-    if let Some(failure) = outcome {
-        return Err(failure);
-    }
+    let child = start_process(|| become_program(&program, theirs.as_ref(), socket))?;
     drop(theirs);
     replace_standard_descriptors(&null).map_err(failed("close the program's descriptors"))?;
     socket

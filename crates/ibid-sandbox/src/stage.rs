@@ -98,15 +98,7 @@ fn start(socket: &Socket, plan: OwnedFd, idmaps: &[OwnedFd]) -> Result<(SignalFd
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(failed("protect the container's first process"))?;
     let (ours, theirs) = terminal.unzip();
-    let mut outcome = None;
-    let child = borrow_memory(Namespaces::default(), || {
-        outcome = Some(become_program(&program, theirs.as_ref(), socket));
-        127
-    })
-    .map_err(failed("start a process in the container"))?;
-    if let Some(failure) = outcome {
-        return Err(failure);
-    }
+    let child = start_process(|| become_program(&program, theirs.as_ref(), socket))?;
     drop(theirs);
     rustix::process::set_parent_process_death_signal(None)
         .map_err(failed("untie the container from its starter's thread"))?;
@@ -215,6 +207,20 @@ impl<'a> Program<'a> {
 
 fn path(process: &Process) -> &str {
     process.env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH)
+}
+
+/// Makes a process that becomes a program by `become_program`, which returns only when that fails. This one goes on once it has.
+pub(crate) fn start_process(mut become_program: impl FnMut() -> Failure) -> Result<Child, Failure> {
+    let mut outcome = None;
+    let child = borrow_memory(Namespaces::default(), || {
+        outcome = Some(become_program());
+        127
+    })
+    .map_err(failed("start a process in the container"))?;
+    match outcome {
+        Some(failure) => Err(failure),
+        None => Ok(child),
+    }
 }
 
 /// In the program's process: becomes it. Returns only when that fails.
