@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::deferred_args::Deferred;
 use crate::engines::EngineChoice;
 use crate::ledger_args;
 use crate::live_args;
@@ -38,75 +39,75 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Build the project's image and print its digest
-    Build(Box<Build>),
+    Build(Box<Deferred<Build>>),
     /// Run the image's entrypoint with ARGS appended; the codebase on this machine is mounted
     Run(Box<Run>),
     /// Open a shell in the image; the codebase on this machine is mounted
     Dev(Box<Dev>),
     /// Execute another program in a run that is going on
-    Exec(live_args::Exec),
+    Exec(Deferred<live_args::Exec>),
     /// Join a run that was started with --detach: what it writes, and what you type; Ctrl-P Ctrl-Q leaves it
-    Attach(live_args::Attach),
+    Attach(Deferred<live_args::Attach>),
     /// List the runs that are going on, in all projects; with --quiet, their ids only
-    Ps(live_args::Ps),
+    Ps(Deferred<live_args::Ps>),
     /// Ask runs to end, and kill those that do not
-    Stop(live_args::Stop),
+    Stop(Deferred<live_args::Stop>),
     /// List the runs: when, how they went, what they were given and what they told
-    Runs(ledger_args::Runs),
+    Runs(Deferred<ledger_args::Runs>),
     /// Say all that is known of a run
-    Show(ledger_args::Show),
+    Show(Deferred<ledger_args::Show>),
     /// Draw what runs told over their steps, in the terminal or as a picture
-    Plot(ledger_args::Plot),
+    Plot(Deferred<ledger_args::Plot>),
     /// Put the exact code of a run into a folder
-    Checkout(ledger_args::Checkout),
+    Checkout(Deferred<ledger_args::Checkout>),
     /// Give a run a name
-    TagRun(ledger_args::TagRun),
+    TagRun(Deferred<ledger_args::TagRun>),
     /// Note something about a run
-    Note(ledger_args::Note),
+    Note(Deferred<ledger_args::Note>),
     /// Take runs away; `ibid restore` puts them back
-    Rm(ledger_args::Rm),
+    Rm(Deferred<ledger_args::Rm>),
     /// Put back runs that `ibid rm` took away
-    Restore(ledger_args::Restore),
+    Restore(Deferred<ledger_args::Restore>),
     /// Show what the program of a run wrote
-    Logs(Logs),
+    Logs(Deferred<Logs>),
     /// Execute a recorded run again and compare: the exit code is 0 when the result is the same, and 1 when it differs
-    Replay(Replay),
+    Replay(Deferred<Replay>),
     /// Write a run to a file with all that `ibid replay FILE` needs on another machine
-    Export(Export),
+    Export(Deferred<Export>),
     /// List the files that a build may copy, and the rule that kept or dropped each
-    Context(Context),
+    Context(Deferred<Context>),
     /// List the images in the store
-    Images(Images),
+    Images(Deferred<Images>),
     /// Say what is known of an image: configuration, layers, history, and which code it holds
-    Inspect(Inspect),
+    Inspect(Deferred<Inspect>),
     /// Say what differs between two runs or two images; the exit code is 1 when something does
-    Diff(Diff),
+    Diff(Deferred<Diff>),
     /// Give an image another name
-    Tag(Tag),
+    Tag(Deferred<Tag>),
     /// Take names from images; layers that no name needs are removed by `ibid gc`
-    Rmi(Rmi),
+    Rmi(Deferred<Rmi>),
     /// Write images to a file, a folder or a pipe, for `ibid load`, Docker, podman and others
-    Save(Save),
+    Save(Deferred<Save>),
     /// Read images from a file, a folder or a pipe, as `ibid save`, Docker, podman and others write them
-    Load(Load),
+    Load(Deferred<Load>),
     /// Get an image from a registry and print its digest
-    Pull(Pull),
+    Pull(Deferred<Pull>),
     /// Send an image to a registry and print its name there
-    Push(Push),
+    Push(Deferred<Push>),
     /// Keep the credentials for a registry, where Docker keeps them
-    Login(Login),
+    Login(Deferred<Login>),
     /// Forget the credentials for a registry
-    Logout(Logout),
+    Logout(Deferred<Logout>),
     /// Remove layers, packages and cached values that no tag and no run needs
-    Gc(Gc),
+    Gc(Deferred<Gc>),
     /// Look after the store
-    Store(Store),
+    Store(Deferred<Store>),
     /// Say what this machine can do, and the command that mends what it cannot
-    Doctor(Doctor),
+    Doctor(Deferred<Doctor>),
     /// Write a Dockerfile, .dockerignore and ibid.toml for an existing project
-    Init(Init),
+    Init(Deferred<Init>),
     /// Write scripts that do with plain docker, or another tool, what ibid does for this project
-    Eject(Eject),
+    Eject(Deferred<Eject>),
 }
 
 #[derive(Debug, Args)]

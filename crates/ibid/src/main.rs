@@ -10,6 +10,7 @@ mod commands;
 mod context_tree;
 mod contexts;
 mod credentials;
+mod deferred_args;
 mod detached;
 mod eject;
 mod engine_build;
