@@ -3,12 +3,14 @@
 //! Mounts are made detached, restricted, and only then attached to an open place in the new root, so there
 //! is no moment in which one is writable that should not be, and no path to be exchanged under way.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ibid_sys::mount::{Attributes, set_attributes};
 use ibid_sys::{Errno, owner};
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat, symlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat, statat, symlinkat,
+};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, mount_change, unmount,
@@ -23,23 +25,15 @@ use crate::root::{Root, attach, attach_at};
 /// Where the new root is mounted until it is entered: over the old one.
 const OVER_THE_OLD_ROOT: &str = "/";
 
-/// Performs all steps. `idmaps` are the user namespaces that [`Step::Bind`] refers to.
-/// With `only_id`, nothing is given to root: there is nobody but the user.
-pub(crate) fn apply(steps: &[Step], only_id: bool, idmaps: &[OwnedFd]) -> Result<(), Failure> {
-    let mut stage =
-        Stage { only_id, root: None, files: None, files_written: 0, held: Vec::new(), empty: None };
-    for step in steps {
-        stage.perform(step, idmaps)?;
-    }
-    Ok(())
-}
-
-struct Stage {
+/// A container in the making.
+pub(crate) struct Making {
+    /// Nothing is given to root: there is nobody but the user.
     only_id: bool,
+    /// The new root; at first, that in memory.
     root: Option<Root>,
-    /// A file system in memory for injected files. Attached only until the new root is entered.
-    files: Option<OwnedFd>,
-    /// How many there are, which names the next one.
+    /// A root in memory. Below the new one, and gone with the old one when that is entered.
+    ahead: Option<Root>,
+    /// How many files lie in it, which names the next one.
     files_written: usize,
     /// What the root file system has at some places, with each place.
     held: Vec<(String, OwnedFd)>,
@@ -66,7 +60,16 @@ impl From<Restrict> for Attributes {
     }
 }
 
-impl Stage {
+impl Making {
+    pub(crate) fn new(only_id: bool) -> Self {
+        Self { only_id, root: None, ahead: None, files_written: 0, held: Vec::new(), empty: None }
+    }
+
+    /// Performs steps. `idmaps` are the user namespaces that [`Step::Bind`] refers to.
+    pub(crate) fn apply(&mut self, steps: &[Step], idmaps: &[OwnedFd]) -> Result<(), Failure> {
+        steps.iter().try_for_each(|step| self.perform(step, idmaps))
+    }
+
     fn root(&self) -> Result<&Root, Failure> {
         self.root.as_ref().ok_or_else(no_root)
     }
@@ -83,12 +86,24 @@ impl Stage {
                 ibid_sys::network::loopback_up()
                     .map_err(|errno| Failure::step("switch the loopback device on", None, errno))
             }
+            Step::AheadRoot => {
+                let options = [("mode".to_owned(), "700".to_owned())];
+                let restrict = Restrict { suid: true, devices: true, ..Default::default() };
+                let made = || {
+                    let memory = filesystem("tmpfs", &options, restrict)?;
+                    // Only an attached mount can have others in it, or be cloned.
+                    attach_at(&memory, Path::new(OVER_THE_OLD_ROOT))?;
+                    Ok(Root::new(memory, self.only_id))
+                };
+                self.root = Some(made().map_err(|errno| Failure::filesystem("tmpfs", "/", errno))?);
+                Ok(())
+            }
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes())
                 .map_err(|errno| Failure::step("set the host name", None, errno)),
             Step::RootOverlay(source) => {
                 let folder = overlay::mount_over(source, Path::new(OVER_THE_OLD_ROOT))
                     .map_err(|failure| Failure::step(OVERLAY_STEP, failure.path, failure.errno))?;
-                self.root = Some(Root::new(folder, self.only_id));
+                self.cover_with(folder);
                 Ok(())
             }
             Step::RootFolder(path) => {
@@ -106,8 +121,16 @@ impl Stage {
                     Ok(mount)
                 };
                 let mounted = mounted().map_err(failure("mount the root file system", path))?;
-                self.root = Some(Root::new(mounted, self.only_id));
+                self.cover_with(mounted);
                 Ok(())
+            }
+            Step::TakeOver(folders) => {
+                let ahead = self.ahead.as_ref().ok_or_else(no_root)?;
+                let root = self.root()?;
+                folders.iter().try_for_each(|path| {
+                    let moved = || attach(ahead.find(path, false)?, root.folder(path, false)?);
+                    moved().map_err(failure("mount in the container", path))
+                })
             }
             Step::Filesystem { kind, target, options, restrict } => {
                 let root = self.root()?;
@@ -186,6 +209,11 @@ impl Stage {
         }
     }
 
+    /// The new root is mounted over the one in memory.
+    fn cover_with(&mut self, folder: OwnedFd) {
+        self.ahead = self.root.replace(Root::new(folder, self.only_id));
+    }
+
     fn bind(
         &self,
         source: &Path,
@@ -220,15 +248,7 @@ impl Stage {
     }
 
     fn inject(&mut self, file: &File) -> Result<(), Errno> {
-        if self.files.is_none() {
-            let options = [("mode".to_owned(), "700".to_owned())];
-            let memory =
-                filesystem("tmpfs", &options, Restrict { suid: true, devices: true, ..Default::default() })?;
-            // Only an attached mount can be cloned.
-            attach_at(&memory, Path::new(OVER_THE_OLD_ROOT))?;
-            self.files = Some(memory);
-        }
-        let (Some(files), Some(root)) = (&self.files, &self.root) else { return Err(Errno::NOENT) };
+        let (Some(files), Some(root)) = (&self.ahead, &self.root) else { return Err(Errno::NOENT) };
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let name = self.files_written.to_string();
         self.files_written += 1;
@@ -296,16 +316,18 @@ impl Stage {
 
     fn enter(&self) -> Result<(), Failure> {
         let entered = || {
-            if let Some(files) = &self.files {
-                // It lies over the new root's own folder, where `..` would find it. The files that were put
-                // over others are mounts of their own and stay.
-                let itself = format!("/proc/self/fd/{}", files.as_raw_fd());
-                unmount(itself, UnmountFlags::DETACH)?;
-            }
             rustix::process::fchdir(self.root.as_ref().ok_or(Errno::NOENT)?)?;
-            // The old root ends up over the new one's own folder, and is taken off from there.
+            // The old root ends up over the new one's own folder, and over the old one's the root in memory, whose files that were put
+            // over others are mounts of their own and stay. Both are taken off from there, the upper one first.
             rustix::process::pivot_root(".", ".")?;
             unmount(".", UnmountFlags::DETACH)?;
+            unmount(".", UnmountFlags::DETACH)?;
+            // What still lay over it would be found by `..`, and be the host's.
+            let [here, above] = [".", ".."].map(|path| statat(CWD, path, AtFlags::empty()));
+            let (here, above) = (here?, above?);
+            if (here.st_dev, here.st_ino) != (above.st_dev, above.st_ino) {
+                return Err(Errno::XDEV);
+            }
             rustix::process::chdir("/")
         };
         entered().map_err(failure("enter the root file system", "/"))

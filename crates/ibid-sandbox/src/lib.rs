@@ -3,10 +3,10 @@
 //! ```text
 //! ibid (any thread)          stage = init = process 1           the program
 //! ─────────────────          ────────────────────────           ───────────
-//! Spec ─plan→ Steps
-//! memfd with Steps
 //! clone into new namespaces ─exec→ stage_main_if_asked
-//!   waits on the socket            applies the Steps
+//!   ───────── Ground ────────────→ mounts /proc, /sys, /dev
+//! Spec ─plan→ Steps
+//!   ───────── Steps, stdio ──────→ mounts the rest
 //!                                  clone ───────────────────────→ ids, capabilities,
 //!   ←──────── started, terminal ── knows that the exec worked     seccomp, exec
 //!   ─────────── signals ─────────→ passes them on ──────────────→
@@ -30,6 +30,7 @@ mod cgroup;
 mod enter;
 mod entrant;
 mod error;
+mod first;
 mod idmap;
 mod init;
 mod network;
@@ -54,6 +55,7 @@ pub mod userns;
 pub use cgroup::achievable;
 pub use enter::{Another, LiveContainer, enter};
 pub use error::Error;
+pub use first::{lay_ground_ahead, start_ahead};
 pub use running::{
     Attendance, Handle, Listener, Running, Started, Stdio, Stop, Usage, run, run_attended, spawn,
 };

@@ -1,6 +1,8 @@
 //! Decides how a container is made: a [`Spec`] becomes [`Steps`], plain data that [`crate::apply`] performs
 //! in order. Pure: no system call, no file.
 //!
+//! First comes what every container has, the [`Ground`], which a stage can lay before the rest is known.
+//!
 //! The steps up to [`Step::EnterRoot`] run in the host's file tree, as a private copy of its mounts;
 //! targets are paths below the new root, resolved so that no link leads out of it.
 
@@ -33,13 +35,20 @@ pub(crate) struct Facts {
     pub(crate) terminal_size: Option<(u16, u16)>,
 }
 
-/// The way to a container.
+/// What every container has, whatever image and program: made while its starter still finds out about those.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Steps {
+pub(crate) struct Ground {
     /// In this order.
     pub(crate) steps: Vec<Step>,
     /// Whether there is one id only: then everything made is the program's user's, and nothing can be given away.
     pub(crate) only_id: bool,
+}
+
+/// The way from there to the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Steps {
+    /// In this order.
+    pub(crate) steps: Vec<Step>,
     /// The program to execute then.
     pub(crate) process: Process,
 }
@@ -51,12 +60,16 @@ pub(crate) enum Step {
     SeparateMounts,
     /// Switches the loopback device on.
     Loopback,
+    /// Begins a root in memory, in which folders are mounted ahead and files lie that are injected.
+    AheadRoot,
     /// Names the machine.
     Hostname(String),
     /// Mounts merged layers as the new root.
     RootOverlay(OverlaySource),
     /// Mounts a folder as the new root.
     RootFolder(#[serde(with = "path_text")] PathBuf),
+    /// Takes these folders, with all that is mounted in them, from the root in memory to the same places.
+    TakeOver(Vec<String>),
     /// Mounts a file system that the kernel makes.
     Filesystem {
         /// The kernel's name for it.
@@ -220,6 +233,9 @@ const MASKED: [&str; 12] = [
 /// Docker's `DefaultReadonlyPaths`.
 const PROTECTED: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// The folders of the ground.
+const GROUND: [&str; 3] = ["/proc", "/sys", "/dev"];
+
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Most of the nodes and links every program expects in `/dev`.
@@ -232,18 +248,27 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
     ("/dev/ptmx", "pts/ptmx"),
 ];
 
-/// Decides. The idmaps come back beside the steps, because only the starter can make their user
+/// Decides what there is below `/dev`, `/proc` and `/sys`, without and with a network of the container's own.
+pub(crate) fn ground(has_network: bool, shm_bytes: Option<u64>, facts: Facts) -> Ground {
+    let mut steps = vec![Step::SeparateMounts];
+    if has_network {
+        steps.push(Step::Loopback);
+    }
+    steps.push(Step::AheadRoot);
+    steps.extend(kernel_filesystems(has_network, facts));
+    steps.extend(devices(shm_bytes, facts));
+    Ground { steps, only_id: facts.only_id }
+}
+
+/// Decides the rest. The idmaps come back beside the steps, because only the starter can make their user
 /// namespaces; [`Step::Bind`] refers to them by index.
 pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Error> {
     check(spec, facts)?;
-    let mut steps = vec![Step::SeparateMounts];
-    if spec.network != Network::Host {
-        steps.push(Step::Loopback);
-    }
-    steps.push(Step::Hostname(spec.hostname.clone()));
-    steps.push(root(&spec.rootfs));
-    steps.extend(kernel_filesystems(spec, facts));
-    steps.extend(devices(spec, facts));
+    let mut steps = vec![
+        Step::Hostname(spec.hostname.clone()),
+        root(&spec.rootfs),
+        Step::TakeOver(GROUND.map(str::to_owned).to_vec()),
+    ];
     let held: Vec<&str> = spec
         .mounts
         .iter()
@@ -294,7 +319,7 @@ pub(crate) fn plan(spec: &Spec, facts: Facts) -> Result<(Steps, Vec<IdMap>), Err
     }
     steps.push(Step::EnterRoot);
     let process = process(spec, facts)?;
-    Ok((Steps { steps, only_id: facts.only_id, process }, idmaps))
+    Ok((Steps { steps, process }, idmaps))
 }
 
 fn check(spec: &Spec, facts: Facts) -> Result<(), Error> {
@@ -379,11 +404,11 @@ fn trusted(path: &str) -> Target {
     Target { path: path.to_owned(), follow_links: false }
 }
 
-fn kernel_filesystems(spec: &Spec, facts: Facts) -> [Step; 4] {
+fn kernel_filesystems(has_network: bool, facts: Facts) -> [Step; 4] {
     let closed = Restrict { write: false, suid: true, devices: true, exec: true };
     let read_only = Restrict { write: true, ..closed };
     // The kernel lets only the owner of the network namespace mount a fresh `/sys`.
-    let sys = if !facts.user_namespace || spec.network != Network::Host {
+    let sys = if !facts.user_namespace || has_network {
         filesystem("sysfs", "/sys", &[], read_only)
     } else {
         Step::Bind {
@@ -416,7 +441,7 @@ fn filesystem(kind: &str, path: &str, options: &[(&str, &str)], restrict: Restri
 
 /// A small `/dev`. Its nodes are mounts of the host's, because every other mount refuses device nodes: a
 /// program with `CAP_MKNOD` can make one for the host's disk, but never open it.
-fn devices(spec: &Spec, facts: Facts) -> Vec<Step> {
+fn devices(shm_bytes: Option<u64>, facts: Facts) -> Vec<Step> {
     let no_exec = Restrict { write: false, suid: true, devices: true, exec: true };
     let mut folder_options = tmpfs_options(Tmpfs::new(None, 0o755), facts);
     folder_options.push(("size".to_owned(), "65536k".to_owned()));
@@ -448,7 +473,7 @@ fn devices(spec: &Spec, facts: Facts) -> Vec<Step> {
     steps.push(Step::Filesystem {
         kind: "tmpfs".to_owned(),
         target: trusted("/dev/shm"),
-        options: tmpfs_options(Tmpfs::new(spec.shm_bytes, 0o1777), facts),
+        options: tmpfs_options(Tmpfs::new(shm_bytes, 0o1777), facts),
         restrict: no_exec,
     });
     steps.push(filesystem("mqueue", "/dev/mqueue", &[], no_exec));

@@ -1,6 +1,7 @@
 //! Starting a container and watching it.
 
-use std::ffi::{CStr, CString};
+use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,24 +11,24 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ibid_sys::Errno;
-use ibid_sys::clone::{Child, Launch, Namespaces, launch};
-use ibid_sys::exec::CStrings;
+use ibid_sys::clone::Child;
 use ibid_sys::mount::{Attributes, set_attributes};
 use ibid_sys::signal::Catcher;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, openat};
 use rustix::io::{IoSlice, IoSliceMut};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::enter::LiveContainer;
 use crate::error::{Error, OVERLAY_STEP};
-use crate::plan::{self, Facts, Process, Steps};
+use crate::first::{First, Whereabouts};
+use crate::plan::{self, Facts, Process};
 use crate::report::Report;
 use crate::spec::{ExitStatus, Network, Rootfs, Spec};
-use crate::{cgroup, idmap, network, obstacle, overlay, owners, stage, terminal, userns};
+use crate::{cgroup, idmap, network, obstacle, overlay, owners, terminal, userns};
 
 /// What the program reads and writes. Ignored with [`Spec::terminal`].
 #[derive(Debug, Default)]
@@ -165,37 +166,14 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
 }
 
 fn spawn_after(spec: &Spec, stdio: Stdio, before_program: &mut dyn FnMut()) -> Result<Running, Error> {
-    let facts = Facts {
-        uid: rustix::process::geteuid().as_raw(),
-        user_namespace: userns::inside(),
-        only_id: userns::only_id().is_some(),
-        kernel: kernel(),
-        processors: processors(),
-        terminal_size: spec.terminal.then(terminal::own_size).flatten(),
-    };
+    let facts = Facts::of_starter(spec.terminal);
     reap_leaving();
     // What cannot be had is known before anything is made.
     let pasta = matches!(spec.network, Network::Private(_)).then(network::find_pasta).transpose()?;
     let group = spec.limits.any().then(|| cgroup::Group::new(&spec.limits)).transpose()?;
     let (steps, maps) = plan::plan(spec, facts)?;
-    let plan = write_plan(&steps)?;
+    let ground = plan::ground(spec.network != Network::Host, spec.shm_bytes, facts);
     let idmaps = maps.iter().map(idmap::user_namespace).collect::<Result<Vec<_>, _>>()?;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(setup("make a socket"))?;
-
-    let standard: [BorrowedFd<'_>; 3] = [
-        stdio.stdin.as_ref().map_or(rustix::stdio::stdin(), |fd| fd.as_fd()),
-        stdio.stdout.as_ref().map_or(rustix::stdio::stdout(), |fd| fd.as_fd()),
-        stdio.stderr.as_ref().map_or(rustix::stdio::stderr(), |fd| fd.as_fd()),
-    ];
-    let mut descriptors = standard.to_vec();
-    descriptors.extend([theirs.as_fd(), plan.as_fd()]);
-    descriptors.extend(idmaps.iter().map(|idmap| idmap.as_fd()));
-    let text = |text: String| {
-        CString::new(text).map_err(|_| setup("name the container's first process")(Errno::INVAL))
-    };
-    let count = descriptors.len() - standard.len();
-    let argv = CStrings::new(vec![text(stage::NAME.to_owned())?, text(count.to_string())?]);
     // The one id that is mapped is the program's user, whoever that is.
     let own_ids = userns::host_ids();
     let known_as =
@@ -208,31 +186,24 @@ fn spawn_after(spec: &Spec, stdio: Stdio, before_program: &mut dyn FnMut()) -> R
             userns::swapped(own_ids, wanted)
         })
         .transpose()?;
-    let program = own_program().map_err(setup("open ibid's own program file"))?;
-    let child = launch(&Launch {
-        program: program.as_fd(),
-        argv: &argv,
-        env: &CStrings::new(Vec::new()),
-        descriptors: &descriptors,
-        namespaces: Namespaces {
-            user: known_as.is_some(),
-            mount: true,
-            pid: true,
-            ipc: true,
-            uts: true,
+    let first = First::on(
+        ground,
+        &Whereabouts {
             network: spec.network != Network::Host,
+            known_as,
+            within: within.as_ref().map(|namespace| namespace.as_fd()),
         },
-        // Root without its rights, too, is somebody else there.
-        keep_capabilities: facts.uid != 0 || known_as.is_some() || within.is_some(),
-        known_as,
-        own_ids,
-        within: within.as_ref().map(|namespace| namespace.as_fd()),
-    })
-    .map_err(setup("start a process in new namespaces"))?;
-    drop((theirs, stdio, plan, program));
+    )?;
+    let standard = [
+        stdio.stdin.as_ref().map_or(rustix::stdio::stdin(), |fd| fd.as_fd()),
+        stdio.stdout.as_ref().map_or(rustix::stdio::stdout(), |fd| fd.as_fd()),
+        stdio.stderr.as_ref().map_or(rustix::stdio::stderr(), |fd| fd.as_fd()),
+    ];
+    let (child, socket) = first.make(&steps, standard, &idmaps)?;
+    drop(stdio);
 
     let mut running = Running {
-        shared: Arc::new(Shared { child, socket: Socket::new(ours) }),
+        shared: Arc::new(Shared { child, socket }),
         terminal: None,
         owners: None,
         network: None,
@@ -317,15 +288,6 @@ fn reap_leaving() {
     });
 }
 
-fn write_plan(steps: &Steps) -> Result<OwnedFd, Error> {
-    let json = serde_json::to_vec(steps).map_err(io::Error::from);
-    json.and_then(|json| write_sealed(c"ibid-plan", &json)).map_err(|source| Error::Setup {
-        step: "write the container's plan".to_owned(),
-        path: None,
-        source,
-    })
-}
-
 /// Bytes for a process of ours, which nobody can change.
 pub(crate) fn write_sealed(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
     let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
@@ -366,6 +328,20 @@ pub(crate) fn own_program() -> Result<OwnedFd, Errno> {
     };
     // On a kernel that cannot do it, the first process still forbids looking at it.
     Ok(protected().unwrap_or(file))
+}
+
+impl Facts {
+    /// What this process can say of itself and the machine; with a terminal, also that one's size.
+    pub(crate) fn of_starter(has_terminal: bool) -> Self {
+        Self {
+            uid: rustix::process::geteuid().as_raw(),
+            user_namespace: userns::inside(),
+            only_id: userns::only_id().is_some(),
+            kernel: kernel(),
+            processors: processors(),
+            terminal_size: has_terminal.then(terminal::own_size).flatten(),
+        }
+    }
 }
 
 /// The kernel's version, as far as it has one.
@@ -543,6 +519,9 @@ pub(crate) struct Socket(OwnedFd);
 /// Enough for the longest report: two paths and a `PATH`.
 const LONGEST_REPORT: usize = 64 * 1024;
 
+/// Enough for an order with its program's three and the user namespaces of many idmapped mounts.
+const DESCRIPTORS_MAX: usize = 64;
+
 impl Socket {
     pub(crate) fn new(socket: OwnedFd) -> Self {
         Self(socket)
@@ -580,6 +559,35 @@ impl Socket {
         });
         let report = serde_json::from_slice(&bytes[..received]).map_err(|_| Errno::BADMSG)?;
         Ok(Some((report, descriptor)))
+    }
+
+    /// The starter's: an order for the stage, which is in the first of these descriptors.
+    pub(crate) fn send_order(&self, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(Errno::MFILE);
+        }
+        sendmsg(&self.0, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// The stage's: the next order; none when the starter is gone.
+    pub(crate) fn receive_order(&self) -> Result<Option<VecDeque<OwnedFd>>, Errno> {
+        let mut byte = [0];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            {
+                Err(Errno::INTR) => {}
+                result => break result?.bytes,
+            }
+        };
+        let descriptors = ancillary.drain().flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+            _ => Vec::new(),
+        });
+        Ok((received > 0).then(|| descriptors.collect()))
     }
 
     fn send_signal(&self, signal: i32) -> Result<(), Errno> {

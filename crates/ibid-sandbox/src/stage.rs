@@ -1,13 +1,13 @@
-//! The stage: this binary, executed anew as process 1 of the container's namespaces. It performs the
-//! steps, starts the program and becomes [`crate::init`].
+//! The stage: this binary, executed anew as process 1 of the container's namespaces. It does what it is ordered, starts the program
+//! and becomes [`crate::init`].
 //!
-//! It is started with all signals blocked, and with these descriptors and no others:
+//! It is started with all signals blocked, and with a socket to its starter as descriptor 3. Over that it gets two orders, each with
+//! descriptors; the first of them holds the order, as JSON:
 //!
-//! | 0, 1, 2 | the program's standard ones |
-//! | 3 | the socket to its starter |
-//! | 4 | the plan, as JSON |
-//! | 5 … | user namespaces for idmapped mounts |
+//! | [`Ground`] | nothing else |
+//! | [`Steps`] | the program's three standard ones, then user namespaces for idmapped mounts |
 
+use std::collections::VecDeque;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -18,12 +18,14 @@ use ibid_sys::{Errno, exit_now, seccomp, signal};
 use rustix::fs::{Gid, Mode, Uid, fchown};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
+use serde::de::DeserializeOwned;
 
-use crate::plan::{Calls, Owners, Process, Steps, Terminal};
+use crate::apply::Making;
+use crate::plan::{Calls, Ground, Owners, Process, Steps, Terminal};
 use crate::report::{Failure, Report};
 use crate::running::{Socket, read_all};
 use crate::seccomp::filter;
-use crate::{apply, capabilities, entrant, init, network};
+use crate::{capabilities, entrant, init, network};
 
 /// The stage's own name. A process of ours whose first argument it is, is one.
 pub(crate) const NAME: &str = "ibid-init";
@@ -43,7 +45,7 @@ pub fn stage_main_if_asked() {
     }
     let count = arguments.next().and_then(|text| text.to_str()?.parse().ok());
     let descriptors = count.and_then(ibid_sys::descriptor::take_inherited);
-    let Some(mut descriptors) = descriptors.filter(|descriptors| descriptors.len() >= 2) else {
+    let Some(mut descriptors) = descriptors else {
         // Started by hand. There is nobody to tell.
         exit_now(125);
     };
@@ -53,14 +55,12 @@ pub fn stage_main_if_asked() {
     if is_entrant {
         entrant::main(descriptors);
     }
-    let idmaps = descriptors.split_off(2);
-    let (Some(plan), Some(socket)) = (descriptors.pop(), descriptors.pop()) else { exit_now(125) };
+    let Some(socket) = descriptors.pop() else { exit_now(125) };
     let socket = Socket::new(socket);
-    match start(&socket, plan, &idmaps) {
-        Ok((signals, child)) => {
-            drop(idmaps);
-            init::run(socket, signals, child)
-        }
+    match start(&socket) {
+        Ok(Some((signals, child))) => init::run(socket, signals, child),
+        // The starter needs no container after all, or is dead.
+        Ok(None) => exit_now(0),
         Err(failure) => {
             let _gone_if_it_fails = socket.send(&Report::Failed(failure), None);
             exit_now(125)
@@ -68,7 +68,7 @@ pub fn stage_main_if_asked() {
     }
 }
 
-fn start(socket: &Socket, plan: OwnedFd, idmaps: &[OwnedFd]) -> Result<(SignalFd, Child), Failure> {
+fn start(socket: &Socket) -> Result<Option<(SignalFd, Child)>, Failure> {
     // Until the program runs, the starter's thread waits for us; a dead starter needs no container. Later its
     // socket tells: this signal would also come when only that thread ends.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
@@ -76,11 +76,13 @@ fn start(socket: &Socket, plan: OwnedFd, idmaps: &[OwnedFd]) -> Result<(SignalFd
     // What a terminal sends to its foreground, the starter passes on; here it would come a second time.
     rustix::process::setsid().map_err(failed("leave the session of the starter"))?;
     let signals = SignalFd::all().map_err(failed("watch signals"))?;
-    let json = read_all(&plan).map_err(failed("read the plan"))?;
-    drop(plan);
-    let Steps { steps, only_id, process } =
-        serde_json::from_slice(&json).map_err(|_| Failure::step("read the plan", None, Errno::INVAL))?;
-    apply::apply(&steps, only_id, idmaps)?;
+    let Some((Ground { steps, only_id }, _)) = next_order(socket)? else { return Ok(None) };
+    let mut making = Making::new(only_id);
+    making.apply(&steps, &[])?;
+    let Some((Steps { steps, process }, mut descriptors)) = next_order(socket)? else { return Ok(None) };
+    take_standard_descriptors(&mut descriptors).map_err(failed("take the program's descriptors"))?;
+    making.apply(&steps, descriptors.make_contiguous())?;
+    drop((making, descriptors));
 
     let terminal = process
         .terminal
@@ -106,7 +108,24 @@ fn start(socket: &Socket, plan: OwnedFd, idmaps: &[OwnedFd]) -> Result<(SignalFd
     socket
         .send(&Report::Started, ours.as_ref().map(|ours| ours.as_fd()))
         .map_err(failed("report the start"))?;
-    Ok((signals, child))
+    Ok(Some((signals, child)))
+}
+
+/// The next order with the descriptors that came beside it; none when the starter is gone.
+fn next_order<T: DeserializeOwned>(socket: &Socket) -> Result<Option<(T, VecDeque<OwnedFd>)>, Failure> {
+    let received = socket.receive_order().map_err(failed("receive an order"))?;
+    let Some(mut descriptors) = received else { return Ok(None) };
+    let invalid = || Failure::step("read an order", None, Errno::INVAL);
+    let json = read_all(&descriptors.pop_front().ok_or_else(invalid)?).map_err(failed("read an order"))?;
+    Ok(Some((serde_json::from_slice(&json).map_err(|_| invalid())?, descriptors)))
+}
+
+/// Makes the first three the standard ones of this process.
+fn take_standard_descriptors(descriptors: &mut VecDeque<OwnedFd>) -> Result<(), Errno> {
+    let mut next = || descriptors.pop_front().ok_or(Errno::BADF);
+    rustix::stdio::dup2_stdin(next()?)?;
+    rustix::stdio::dup2_stdout(next()?)?;
+    rustix::stdio::dup2_stderr(next()?)
 }
 
 /// Whoever reads the program's output must see its end when the program closes it, not when we leave.

@@ -27,7 +27,7 @@ use ibid_fetch::Network;
 use ibid_ledger::code::{Checkout, CodeIdentity};
 use ibid_sandbox::ExitStatus;
 use ibid_sandbox::trust::HostTrust;
-use ibid_sandbox::userns;
+use ibid_sandbox::userns::{self, Entering};
 use ibid_store::Store;
 
 use crate::args::BuildShared;
@@ -48,13 +48,36 @@ use crate::unwanted_files::UnwantedFiles;
 
 /// Becomes able to mount and to own files as a container's users, and says who the person is.
 pub fn enter_user_namespace() -> Result<HostUser, Failure> {
-    userns::ensure().map_err(|error| {
-        let failure = Failure::of(&error);
-        match error.mend() {
-            Some(command) => failure.hint(command),
-            None => failure.hint("`ibid doctor` says what this machine can do, and what mends it"),
-        }
-    })?;
+    let entering = userns::begin().map_err(|error| not_entered(&error))?;
+    host_user(entering)
+}
+
+/// The first half of [`enter_user_namespace`] for who will start a container, whose first process is made, too. Meanwhile this process
+/// may read files and compute, but not write, mount or start anything.
+pub fn begin_container() -> Result<Entering, Failure> {
+    let entering = userns::begin().map_err(|error| not_entered(&error))?;
+    ibid_sandbox::start_ahead();
+    Ok(entering)
+}
+
+/// The second half.
+pub fn go_on_with_container(entering: Entering) -> Result<HostUser, Failure> {
+    let host = host_user(entering)?;
+    ibid_sandbox::lay_ground_ahead();
+    Ok(host)
+}
+
+fn not_entered(error: &userns::Error) -> Failure {
+    let failure = Failure::of(error);
+    match error.mend() {
+        Some(command) => failure.hint(command),
+        None => failure.hint("`ibid doctor` says what this machine can do, and what mends it"),
+    }
+}
+
+/// The person, when they are mapped in the user namespace.
+fn host_user(entering: Entering) -> Result<HostUser, Failure> {
+    entering.finish().map_err(|error| not_entered(&error))?;
     let (uid, gid) = userns::host_ids();
     let name = std::env::var("USER").ok().filter(|name| is_login_name(name));
     Ok(HostUser { uid, gid, name })

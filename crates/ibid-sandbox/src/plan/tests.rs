@@ -42,10 +42,17 @@ const MAP: IdMap = IdMap { host_uid: 1000, container_uid: 1234, host_gid: 1000, 
 
 const ONE_ID: Facts = Facts { only_id: true, ..USER };
 
+/// From the first step of the ground to the last of all.
+fn all_steps(spec: &Spec, facts: Facts) -> Vec<Step> {
+    let ground = ground(spec.network != Network::Host, spec.shm_bytes, facts);
+    let (steps, _) = plan(spec, facts).expect("a possible container");
+    [ground.steps, steps.steps].concat()
+}
+
 #[track_caller]
 fn check(name: &str, spec: &Spec, facts: Facts) {
     let (steps, idmaps) = plan(spec, facts).expect("a possible container");
-    let mut text: String = steps.steps.iter().map(|step| format!("{step:?}\n")).collect();
+    let mut text: String = all_steps(spec, facts).iter().map(|step| format!("{step:?}\n")).collect();
     text.push_str(&format!("{:?}\n", steps.process));
     for (index, map) in idmaps.iter().enumerate() {
         text.push_str(&format!("idmap {index}: {map:?}\n"));
@@ -125,10 +132,10 @@ fn everything_at_once() {
 #[test]
 fn nothing_is_writable_before_it_is_covered_and_the_root_is_entered_last() {
     for facts in [ROOT, USER] {
-        let (steps, _) = plan(&spec(|spec| spec.read_only = true), facts).expect("possible");
-        assert_eq!(steps.steps.first(), Some(&Step::SeparateMounts));
-        assert_eq!(steps.steps.last(), Some(&Step::EnterRoot));
-        let at = |wanted: &Step| steps.steps.iter().position(|step| step == wanted);
+        let steps = all_steps(&spec(|spec| spec.read_only = true), facts);
+        assert_eq!(steps.first(), Some(&Step::SeparateMounts));
+        assert_eq!(steps.last(), Some(&Step::EnterRoot));
+        let at = |wanted: &Step| steps.iter().position(|step| step == wanted);
         assert!(at(&Step::ProtectRoot) < at(&Step::EnterRoot));
     }
 }
@@ -137,7 +144,7 @@ fn nothing_is_writable_before_it_is_covered_and_the_root_is_entered_last() {
 fn every_mount_but_devices_refuses_device_nodes() {
     let spec = spec(|spec| spec.mounts = vec![bind("/a", "/b", false, None)]);
     for facts in [ROOT, USER] {
-        for step in plan(&spec, facts).expect("possible").0.steps {
+        for step in all_steps(&spec, facts) {
             match step {
                 Step::Filesystem { kind, restrict, .. } => {
                     assert!(restrict.devices || kind == "devpts", "{kind}")

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use rustix::io::Errno;
 
-use crate::world::{Test, World, own_program};
+use crate::world::{Outcome, Test, World, own_program};
 
 pub const TESTS: &[(&str, Test)] = &[
     ("isolation::masked_and_read_only_paths", masked),
+    ("isolation::nothing_is_mounted_but_what_belongs_there", mounts),
     ("isolation::capabilities", capabilities),
     ("isolation::processes_of_the_host_are_hidden", processes),
     ("isolation::descriptors_are_not_inherited", descriptors),
@@ -39,6 +40,34 @@ fn masked(world: &World) {
     let protected =
         world.shell(&ROOT, "grep -cE ' /proc/(bus|fs|irq|sys|sysrq-trigger) ro,' /proc/self/mountinfo");
     assert!(protected.text().parse::<u32>().expect("a number") >= 3, "{protected:?}");
+}
+
+/// Neither the host's root nor any other mount of the host's is left, in sight or out of it.
+fn mounts(world: &World) {
+    let script = "cut -d' ' -f5 /proc/self/mountinfo; test / -ef /.. && test / -ef /proc/self/root/../.. && echo one root";
+    let check = |outcome: Outcome| {
+        let (places, found) = outcome.text().rsplit_once('\n').expect("lines");
+        assert_eq!(found, "one root");
+        assert_eq!(places.lines().filter(|place| *place == "/").count(), 1, "{places}");
+        let expected = ["/proc", "/sys", "/dev", "/usr"];
+        for place in places.lines().filter(|place| *place != "/") {
+            let is_below = |folder: &&str| {
+                place.strip_prefix(*folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            assert!(expected.iter().any(|folder| is_below(folder)), "{place} of {places}");
+        }
+    };
+    check(world.shell(&ROOT, script));
+    check(world.shell(&["--no-network"], script));
+    let mut command = world.place.command(own_program());
+    command.arg("contain").arg("--folder").arg(world.layer()).args([
+        "--bind-read-only",
+        "/usr:/usr",
+        "sh",
+        "-c",
+        script,
+    ]);
+    check(world.finish(command));
 }
 
 fn capabilities(world: &World) {

@@ -98,18 +98,19 @@ pub struct Recorded {
 }
 
 pub fn execute(ui: &Ui, session: &Session) -> Result<u8, Failure> {
-    let host = image_build::enter_user_namespace()?;
+    let entering = image_build::begin_container()?;
     let watched_by = session.recorded.as_ref().and_then(|recorded| recorded.watched_by);
     let watched = watched_by.map(Watched::by).transpose()?;
     let directory = session.directory.unwrap_or(Path::new("."));
     let project = Project::find(directory)?;
+    let env = environment(&project, session, directory)?;
+    let mut options = session.options.resolve(directory, &project.keep)?;
+    let host = image_build::go_on_with_container(entering)?;
     let requested_gpus = session.gpus.or(project.gpus.as_ref());
     let gpus = match requested_gpus {
         Some(request) => gpus::find(ui, request)?,
         None => Lent::default(),
     };
-    let env = environment(&project, session, directory)?;
-    let mut options = session.options.resolve(directory, &project.keep)?;
     let engine = engines::choose(ui, session.engine, &project, &host)?;
     if session.detached.is_some() && !matches!(engine, Engine::Native) {
         return Err(Failure::new(
