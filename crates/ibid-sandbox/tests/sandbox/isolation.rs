@@ -54,7 +54,7 @@ fn mounts(world: &World) {
             let is_below = |folder: &&str| {
                 place.strip_prefix(*folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             };
-            assert!(expected.iter().any(|folder| is_below(folder)), "{place} of {places}");
+            assert!(expected.iter().any(is_below), "{place} of {places}");
         }
     };
     check(world.shell(&ROOT, script));
