@@ -150,7 +150,7 @@ pub fn run(
         &read_text(&view, "/etc/passwd")?,
         &read_text(&view, "/etc/group")?,
     )?;
-    let scratch = store.scratch()?;
+    let scratch = store.scratch_of_run()?;
     let (user, person) = ((identity.user.uid, identity.user.gid), (host.uid, host.gid));
     let has_only_the_id = host.uid == 0 && !host.is_root() && user.0 != 0;
     let owner_change =

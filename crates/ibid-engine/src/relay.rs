@@ -2,7 +2,8 @@
 //!
 //! With a terminal of its own, a program has one stream, which the sandbox shows. Otherwise each of its streams is a pipe, or,
 //! where this process's own stream is a terminal, another terminal without an input, so that the program sees what it would see
-//! without ibid. A thread for each reads what is there, tells it, and writes it to this process's own stream unchanged.
+//! without ibid. A thread for each reads what is there, tells it, and writes it to this process's own stream unchanged. Until the program
+//! writes something, one thread waits for both.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -45,14 +46,18 @@ pub type Listener<'a> = &'a (dyn Fn(Stream, &[u8]) + Sync);
 #[derive(Debug)]
 pub(crate) struct Relay {
     is_silent: bool,
-    ours: [(Stream, OwnedFd); 2],
+    out: OwnedFd,
+    err: OwnedFd,
     is_over: OwnedFd,
     over: OwnedFd,
 }
 
+/// What kept a stream from being passed on whole.
+type Failures = Vec<(Stream, io::Error)>;
+
 /// The threads that pass on.
 pub(crate) struct Passing<'scope> {
-    threads: [ScopedJoinHandle<'scope, Option<io::Error>>; 2],
+    thread: ScopedJoinHandle<'scope, Failures>,
     over: OwnedFd,
 }
 
@@ -63,8 +68,7 @@ impl Relay {
         let (out, program_out) = channel(Stream::Stdout, owner, is_silent)?;
         let (err, program_err) = channel(Stream::Stderr, owner, is_silent)?;
         let (is_over, over) = pipe_with(PipeFlags::CLOEXEC)?;
-        let relay = Self { is_silent, ours: [(Stream::Stdout, out), (Stream::Stderr, err)], is_over, over };
-        Ok((relay, [program_out, program_err]))
+        Ok((Self { is_silent, out, err, is_over, over }, [program_out, program_err]))
     }
 
     /// Begins to pass on.
@@ -73,26 +77,63 @@ impl Relay {
         scope: &'scope Scope<'scope, '_>,
         listener: Listener<'scope>,
     ) -> io::Result<Passing<'scope>> {
-        let Self { is_silent, ours: [out, err], is_over, over } = self;
-        let also_over = is_over.try_clone()?;
-        let spawn = |(stream, ours): (Stream, OwnedFd), is_over: OwnedFd| {
-            std::thread::Builder::new()
-                .spawn_scoped(scope, move || pass_on(stream, is_silent, ours, &is_over, listener))
+        let Self { is_silent, out, err, is_over, over } = self;
+        let pass = move |stream, ours: OwnedFd, is_over: &OwnedFd| {
+            pass_on(stream, is_silent, ours, is_over, listener).map(|error| (stream, error))
         };
-        Ok(Passing { threads: [spawn(out, is_over)?, spawn(err, also_over)?], over })
+        let both = move || {
+            if !writes_something(&out, &err, &is_over) {
+                return Vec::new();
+            }
+            // Whoever reads one of them slowly must not hold up the other.
+            let is_over = &is_over;
+            std::thread::scope(|inner| {
+                let other = std::thread::Builder::new()
+                    .spawn_scoped(inner, move || pass(Stream::Stderr, err, is_over));
+                let first = pass(Stream::Stdout, out, is_over);
+                let second = match other {
+                    Ok(other) => other.join().unwrap_or_default(),
+                    Err(error) => Some((Stream::Stderr, error)),
+                };
+                [first, second].into_iter().flatten().collect()
+            })
+        };
+        Ok(Passing { thread: std::thread::Builder::new().spawn_scoped(scope, both)?, over })
     }
 }
 
 impl Passing<'_> {
     /// Called when nothing runs in the container any more: returns when all that was written is passed on, with what kept a
     /// stream from being. A descriptor that the program has lent to somebody outside holds nobody up.
-    pub(crate) fn finish(self) -> Vec<(Stream, io::Error)> {
-        let Self { threads, over } = self;
+    pub(crate) fn finish(self) -> Failures {
+        let Self { thread, over } = self;
         drop(over);
-        let streams = [Stream::Stdout, Stream::Stderr];
-        let failure = |thread: ScopedJoinHandle<'_, Option<io::Error>>| thread.join().unwrap_or_default();
-        let failures = threads.map(failure);
-        streams.into_iter().zip(failures).filter_map(|(stream, error)| Some((stream, error?))).collect()
+        thread.join().unwrap_or_default()
+    }
+}
+
+/// Waits until there is something to read from one of them, or nobody can write to either any more.
+fn writes_something(out: &OwnedFd, err: &OwnedFd, is_over: &OwnedFd) -> bool {
+    let mut open = vec![out, err];
+    loop {
+        let mut ready: Vec<_> = open.iter().map(|stream| PollFd::new(*stream, PollFlags::IN)).collect();
+        ready.push(PollFd::new(is_over, PollFlags::IN));
+        match poll(&mut ready, None) {
+            Err(Errno::INTR) => continue,
+            // Whoever reads says so.
+            Err(_) => return true,
+            Ok(_) => {}
+        }
+        let found: Vec<PollFlags> = ready.iter().map(PollFd::revents).collect();
+        let (over, streams) = found.split_last().expect("there is one");
+        if streams.iter().any(|stream| stream.contains(PollFlags::IN)) {
+            return true;
+        }
+        let mut streams = streams.iter();
+        open.retain(|_| streams.next().is_some_and(|stream| stream.is_empty()));
+        if open.is_empty() || !over.is_empty() {
+            return false;
+        }
     }
 }
 

@@ -57,16 +57,21 @@ impl Alive {
         Ok(())
     }
 
-    /// Writes what is known when the program has ended, and gives the rest of the reserved space free.
+    /// Writes what is known when the program has ended.
     pub(crate) fn write_end(&self, record: &Record) -> std::io::Result<()> {
         let text = serde_json::to_vec(record).expect("a record is JSON");
-        self.file.write_all_at(&text, self.length)?;
-        let written = (self.length + text.len() as u64).next_multiple_of(PAGE_BYTES);
+        self.file.write_all_at(&text, self.length)
+    }
+
+    /// Gives what is left of the reserved space free. Not done without need: it can take the disk longer than a program runs.
+    pub(crate) fn release(&self) {
+        let Ok(written) = self.file.metadata().map(|it| it.len().next_multiple_of(PAGE_BYTES)) else {
+            return;
+        };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let rest = RESERVE_BYTES.saturating_sub(written);
         // Where space cannot be reserved, none is to be given free.
         let _unsupported = (rest > 0).then(|| fallocate(&self.file, flags, written, rest));
-        Ok(())
     }
 }
 

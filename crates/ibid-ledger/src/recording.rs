@@ -11,6 +11,7 @@
 //! Nothing waits for the disk before the program starts.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -110,8 +111,21 @@ impl Recording {
         if metrics.points().is_empty() {
             return Ok(());
         }
-        metrics.write(&self.folder)?;
+        self.with_reserve(|| metrics.write(&self.folder))?;
         self.ledger.give(&self.folder.join(metrics::FILE))
+    }
+
+    /// Writes something; on a full disk, with the space that was reserved for it.
+    fn with_reserve(&self, write: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
+        match write() {
+            Err(Error::Io { source, .. })
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                self.alive.release();
+                write()
+            }
+            result => result,
+        }
     }
 
     /// What the log lacks, as people should know it.
@@ -137,9 +151,9 @@ impl Recording {
     }
 
     /// Writes the record. The run is over.
-    pub fn finish(self, record: &Record) -> Result<(), Error> {
+    pub fn finish(&self, record: &Record) -> Result<(), Error> {
         let path = self.folder.join("record.json");
-        ledger::write_json(&path, record)?;
+        self.with_reserve(|| ledger::write_json(&path, record))?;
         self.ledger.give(&path)?;
         // Whoever reads the record does not look at them.
         for name in [START, alive::FILE] {

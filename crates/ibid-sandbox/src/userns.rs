@@ -1,15 +1,15 @@
 //! The user namespace in which a user without root may mount and change owners.
 //!
-//! This process enters it in place, so nothing waits around it. `newuidmap` must be run from outside, by
-//! a helper that was forked before:
+//! This process enters it in place, so nothing waits around it. `newuidmap` and `newgidmap` must be run from outside, so their
+//! processes are made before:
 //!
 //! ```text
-//! this process                     helper (outside)
-//! ────────────                     ────────────────
-//! fork ──────────────────────────→ waits on a pipe
+//! this process                     newuidmap, newgidmap (outside)
+//! ────────────                     ──────────────────────────────
+//! clone, clone ──────────────────→ each waits on a pipe
 //! unshare(user, mount)
-//! writes a byte ─────────────────→ newuidmap ∥ newgidmap
-//! waits for it ←────────────────── leaves
+//! writes a byte to each ─────────→ execute, and map
+//! waits for both ←──────────────── end
 //! ```
 //!
 //! One mapping, always: the user is themself on both sides; the other ids of the container, in order, are
@@ -22,20 +22,21 @@
 mod map;
 mod nested;
 
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ibid_sys::clone::Fork;
-use ibid_sys::{Errno, exit_now};
+use ibid_sys::Errno;
+use ibid_sys::exec::CStrings;
+use ibid_sys::held::{self, Held};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitOptions, waitpid};
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 
 pub(crate) use map::{Range, subordinate};
@@ -223,10 +224,14 @@ pub fn begin() -> Result<Entering, Error> {
     if capable() {
         return Ok(Entering(State::Capable));
     }
-    let state = match subordinate(uid) {
+    let mut state = match subordinate(uid) {
         Ok(ids) => {
             let (uids, gids) = (map::lines(uid, &ids.uids), map::lines(gid, &ids.gids));
-            State::Mapping(Mappers::start(&uids, &gids)?)
+            match Mappers::new(&uids, &gids) {
+                Ok(mappers) => State::Mapping(mappers),
+                Err(reason @ Error::NoMapper { .. }) => State::Alone(reason),
+                Err(error) => return Err(error),
+            }
         }
         Err(reason) => State::Alone(reason),
     };
@@ -235,7 +240,7 @@ pub fn begin() -> Result<Entering, Error> {
         Errno::INVAL if threads() > 1 => Error::Threads,
         errno => Error::Forbidden { obstacle: Obstacle::find(errno), source: errno.into() },
     })?;
-    match &state {
+    match &mut state {
         State::Mapping(mappers) => mappers.go()?,
         _ => map_alone(uid, gid).map_err(|errno| Error::System {
             step: "map the own id in a user namespace",
@@ -333,49 +338,38 @@ pub fn inside() -> bool {
     })
 }
 
-/// The helper outside, waiting to map the ids of this process.
+/// The programs outside that map the ids of this process.
 struct Mappers {
-    helper: rustix::process::Pid,
-    /// A byte in it starts the mapping.
-    start: OwnedFd,
+    programs: [(&'static str, Held); 2],
     /// What goes wrong.
     complaints: OwnedFd,
 }
 
 impl Mappers {
-    fn start(uids: &[map::Extent], gids: &[map::Extent]) -> Result<Self, Error> {
+    fn new(uids: &[map::Extent], gids: &[map::Extent]) -> Result<Self, Error> {
         let system = |step| move |errno: Errno| Error::System { step, source: errno.into() };
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(system("make a pipe"));
-        let (started, start) = pipe()?;
-        let (complaints, complain) = pipe()?;
-        let process = rustix::process::getpid();
-        let arguments = |extents: &[map::Extent]| -> Vec<String> {
+        let (complaints, complain) = pipe_with(PipeFlags::CLOEXEC).map_err(system("make a pipe"))?;
+        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(system("open /dev/null"))?;
+        let process = rustix::process::getpid().as_raw_nonzero();
+        let held = |name: &'static CStr, extents: &[map::Extent]| {
+            let program = name.to_str().expect("plain letters");
+            let path = held::find(name).ok_or(Error::NoMapper { program })?;
             let numbers = extents.iter().flat_map(|extent| [extent.inside, extent.outside, extent.count]);
-            std::iter::once(process.as_raw_nonzero().to_string())
-                .chain(numbers.map(|number| number.to_string()))
-                .collect()
+            let words =
+                [program.to_owned(), process.to_string()].into_iter().chain(numbers.map(|it| it.to_string()));
+            let words = words.map(|word| CString::new(word).expect("no zero bytes")).collect();
+            let nothing = CStrings::new(Vec::new());
+            let held = Held::new(path, CStrings::new(words), nothing, null.as_fd(), complain.as_fd());
+            Ok((program, held.map_err(system("start a process"))?))
         };
-        let jobs = [("newuidmap", arguments(uids)), ("newgidmap", arguments(gids))];
-        let forked = ibid_sys::clone::fork().map_err(|errno| match errno {
-            Errno::BUSY => Error::Threads,
-            errno => system("start a process")(errno),
-        })?;
-        let Fork::Original(helper) = forked else {
-            // While this end is open here, the wait below would not end with the maker.
-            drop(start);
-            let mut word = [0];
-            exit_now(match rustix::io::read(&started, &mut word) {
-                Ok(1) => run_mappers(jobs, &complain),
-                // The maker is dead or gave up.
-                _ => 0,
-            })
-        };
-        Ok(Self { helper, start, complaints })
+        let programs = [held(c"newuidmap", uids)?, held(c"newgidmap", gids)?];
+        Ok(Self { programs, complaints })
     }
 
-    fn go(&self) -> Result<(), Error> {
+    fn go(&mut self) -> Result<(), Error> {
         let system = |errno: Errno| Error::System { step: "start newuidmap", source: errno.into() };
-        rustix::io::write(&self.start, &[1]).map(drop).map_err(system)
+        self.programs.iter_mut().try_for_each(|(_, program)| program.go().map_err(system))
     }
 
     fn finish(self) -> Result<(), Error> {
@@ -384,48 +378,19 @@ impl Mappers {
         fs::File::from(self.complaints)
             .read_to_string(&mut message)
             .map_err(system("read what newuidmap says"))?;
-        let status = loop {
-            match waitpid(Some(self.helper), WaitOptions::empty()) {
-                Err(Errno::INTR) => {}
-                result => break result.map_err(|errno| system("wait for newuidmap")(errno.into()))?,
-            }
-        };
-        let code = status.and_then(|(_, status)| status.exit_status());
-        match code {
-            Some(0) => Ok(()),
-            Some(MISSING_UIDMAP) => Err(Error::NoMapper { program: "newuidmap" }),
-            Some(MISSING_GIDMAP) => Err(Error::NoMapper { program: "newgidmap" }),
-            _ => {
-                let lines: Vec<&str> =
-                    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-                Err(Error::MapRefused { message: lines.join("; ") })
+        let mut refused = false;
+        for (program, held) in self.programs {
+            let status = held.wait().map_err(|errno| system("wait for newuidmap")(errno.into()))?;
+            match status.exit_status() {
+                Some(0) => {}
+                Some(held::NOT_EXECUTED) => return Err(Error::NoMapper { program }),
+                _ => refused = true,
             }
         }
+        if !refused {
+            return Ok(());
+        }
+        let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        Err(Error::MapRefused { message: lines.join("; ") })
     }
-}
-
-const MISSING_UIDMAP: i32 = 2;
-const MISSING_GIDMAP: i32 = 3;
-
-/// In the helper: runs both at once. Its result is the helper's exit code.
-fn run_mappers(jobs: [(&str, Vec<String>); 2], complain: &OwnedFd) -> i32 {
-    let started = jobs.map(|(program, arguments)| {
-        let stderr = complain.try_clone()?;
-        Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-    });
-    let mut code = 0;
-    for (process, missing) in started.into_iter().zip([MISSING_UIDMAP, MISSING_GIDMAP]) {
-        let failed = match process.and_then(|mut process| process.wait()) {
-            Ok(status) if status.success() => continue,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => missing,
-            Ok(_) | Err(_) => 1,
-        };
-        code = if code == 0 { failed } else { code };
-    }
-    code
 }

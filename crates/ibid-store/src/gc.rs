@@ -171,8 +171,8 @@ impl Store {
             }
             needed.images.insert(image);
         }
-        let tmp = self.tmp();
-        for (path, _) in entries(&tmp)? {
+        let in_the_making = [entries(&self.tmp())?, entries(&self.scratch_folder())?];
+        for (path, _) in in_the_making.into_iter().flatten() {
             let lease = path.join(LEASE);
             let text = match fs::read_to_string(&lease) {
                 Ok(text) => text,

@@ -1,4 +1,4 @@
-//! Things in the making, under `tmp/`.
+//! Things in the making, under `tmp/`, and what runs write, under `scratch/`.
 //!
 //! Each is a file or folder with a random name. Its maker holds an exclusive flock on the file or folder itself.
 //! Whoever finds one unlocked may remove it: its maker is dead. Between making and locking there is a gap in which
@@ -6,7 +6,7 @@
 //! takes another name.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::remove::{remove_content, remove_tree};
 use crate::{Error, Result};
 
-/// A locked folder under `tmp/`, removed when dropped.
+/// A locked folder, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct StagedFolder {
     path: PathBuf,
@@ -117,7 +117,10 @@ impl Drop for StagedFile {
 
 /// Removes what dead processes left in `tmp`. Costs one look at the folder when there is nothing.
 pub(crate) fn remove_dead(tmp: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(tmp).map_err(Error::io("read the folder", tmp))?;
+    let entries = match std::fs::read_dir(tmp) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io("read the folder", tmp))?,
+    };
     for entry in entries {
         let entry = entry.map_err(Error::io("read the folder", tmp))?;
         let path = entry.path();

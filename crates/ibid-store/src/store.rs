@@ -71,6 +71,7 @@ impl Store {
         let store = Self::locked(root, is_read_only, additional)?;
         if !is_read_only {
             staging::remove_dead(&store.tmp())?;
+            staging::remove_dead(&store.scratch_folder())?;
             store.look_after_restart()?;
         }
         Ok(store)
@@ -167,6 +168,11 @@ impl Store {
         self.root().join("tmp")
     }
 
+    /// As `tmp/`, for what runs write.
+    pub(crate) fn scratch_folder(&self) -> PathBuf {
+        self.root().join("scratch")
+    }
+
     /// Where a layer is: here, or in a store of others. Here, when it is nowhere.
     pub(crate) fn layer_folder(&self, diff_id: &DiffId) -> PathBuf {
         let own = self.own_layer_folder(diff_id);
@@ -213,7 +219,7 @@ fn check_format(root: &Path, text: &str) -> Result<()> {
 fn create(root: &Path) -> Result<()> {
     make_folder(root, 0o700)?;
     // The root guards all of it. What images are is open below it, so that who opens the root shares them.
-    let private = ["mounts", "tmp"];
+    let private = ["mounts", "tmp", "scratch"];
     let names = [
         "blobs",
         "blobs/sha256",
@@ -225,6 +231,7 @@ fn create(root: &Path) -> Result<()> {
         "debs",
         "downloads",
         "tmp",
+        "scratch",
         "skeleton",
     ];
     for name in names {
@@ -268,7 +275,7 @@ fn spread(folder: &Path) {
 }
 
 /// Makes a folder with exactly this mode, whatever the umask, unless it is there.
-fn make_folder(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<()> {
     match fs::DirBuilder::new().mode(mode).recursive(mode == 0o700).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}

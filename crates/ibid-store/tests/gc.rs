@@ -63,7 +63,7 @@ fn what_tags_and_leases_need_stays() {
     let mut download = store.draft_download().unwrap();
     download.write(b"fetched").unwrap();
     download.publish().unwrap();
-    let scratch = store.scratch().unwrap();
+    let scratch = store.scratch_of_run().unwrap();
     scratch.lease(&[leased], None).unwrap();
 
     let planned = store.collect(Limit::Bytes(0), true, &|_| LedgerNeeds::Absent, &no_wait).unwrap();

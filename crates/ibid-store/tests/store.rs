@@ -227,6 +227,9 @@ fn what_the_dead_left_is_removed_and_what_lives_is_not() {
     let live = store.draft_layer().unwrap();
     let scratch = store.scratch().unwrap();
     fs::write(scratch.upper().join("file"), "").unwrap();
+    let of_run = store.scratch_of_run().unwrap();
+    let of_dead_run = of_run.path().with_file_name("dead-run");
+    fs::create_dir_all(of_dead_run.join("upper/more")).unwrap();
     let tmp = store.root().join("tmp");
     let mut deep = tmp.join("dead-draft");
     for _ in 0..200 {
@@ -238,6 +241,7 @@ fn what_the_dead_left_is_removed_and_what_lives_is_not() {
     fs::write(tmp.join("dead-file"), "").unwrap();
     std::os::unix::fs::symlink("/nowhere", tmp.join("no-thing-of-ours")).unwrap();
     Store::open(store.root()).unwrap();
+    assert!(of_run.path().exists() && !of_dead_run.exists());
     let mut left = left_over(&store);
     left.sort();
     let name = |path: &std::path::Path| path.file_name().unwrap().to_string_lossy().into_owned();

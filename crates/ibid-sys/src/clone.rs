@@ -50,15 +50,19 @@ impl Namespaces {
 }
 
 /// A stack for a new process, with an unmapped page below it.
-struct Stack {
+#[derive(Debug)]
+pub(crate) struct Stack {
     base: *mut c_void,
 }
+
+// SAFETY: it is memory of its own, which its owner alone gives away.
+unsafe impl Send for Stack {}
 
 impl Stack {
     const SIZE: usize = 256 * 1024;
     const GUARD: usize = 64 * 1024;
 
-    fn new() -> Result<Self, Errno> {
+    pub(crate) fn new() -> Result<Self, Errno> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
         // SAFETY: a fresh anonymous mapping, whose lower part is then made unreachable.
         unsafe {
@@ -74,7 +78,7 @@ impl Stack {
         }
     }
 
-    fn top(&self) -> *mut c_void {
+    pub(crate) fn top(&self) -> *mut c_void {
         // SAFETY: one past the end of the mapping, which is aligned to pages.
         unsafe { self.base.byte_add(Self::SIZE) }
     }

@@ -6,6 +6,7 @@
 pub mod clone;
 pub mod descriptor;
 pub mod exec;
+pub mod held;
 pub mod memory;
 pub mod mount;
 pub mod network;

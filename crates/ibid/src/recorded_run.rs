@@ -114,15 +114,17 @@ impl RecordedRun<'_> {
         let mut record = self.record();
         let recording = OnceLock::new();
         let (tell, told) = channel();
+        let (give_scratch, given_scratch) = channel();
         let mut start = Instant::now();
-        let (result, seconds, code) = std::thread::scope(|scope| {
+        let (result, seconds, code, recorded) = std::thread::scope(|scope| {
             let (hand_over, handed_over) = channel();
-            let facts = scope.spawn(|| {
+            let (tell_facts, told_facts) = channel();
+            let (ledger, recording) = (&ledger, &recording);
+            let beside = move || {
                 // One after the other: both look at every file, and the program waits for the first only.
-                let prepared = Prepared::new(&ledger, self.id);
+                let prepared = Prepared::new(ledger, self.id);
                 let takes = self.pegged.is_none() && self.repetition.is_none();
-                let taken = takes.then(|| self.snapshot(&ledger)).flatten();
-                let hand_over = hand_over;
+                let taken = takes.then(|| self.snapshot(ledger)).flatten();
                 let _nobody_waits = hand_over.send((taken, prepared));
                 // `ibid gc` keeps what a record needs.
                 if let Err(error) = self.store.use_in_ledger(ledger.folder(), &self.spec.image) {
@@ -131,10 +133,20 @@ impl RecordedRun<'_> {
                         Failure::of(&error).summary()
                     ));
                 }
-                let facts = self.facts(&ledger);
-                self.add_to_start(&facts, told, &recording);
-                facts
-            });
+                // Nobody waits for git when there is nothing to ask it: until the program runs, others need the processors more.
+                let mut started = self.pegged.is_some().then(|| told.recv().ok()).flatten();
+                let facts = self.facts(ledger);
+                if self.pegged.is_none() {
+                    started = told.recv().ok();
+                }
+                if let Some(started) = started {
+                    self.add_to_start(&facts, started, &told, recording);
+                }
+                let _nobody_waits = tell_facts.send(facts);
+                // Removing files takes about as long as recording what there is.
+                drop(given_scratch.recv());
+            };
+            scope.spawn(beside);
             let mut before_program = |sandbox: &Spec| {
                 if let Some(watched) = self.watched {
                     watched.program_starts();
@@ -177,23 +189,23 @@ impl RecordedRun<'_> {
             let seconds = start.elapsed().as_secs_f64();
             drop(tell);
             if let Ok(ended) = &mut result {
-                // Removing files takes about as long as recording what there is.
-                let scratch = ended.scratch.take();
-                scope.spawn(|| drop(scratch));
+                let _already_removed = ended.scratch.take().map(|scratch| give_scratch.send(scratch));
             }
+            drop(give_scratch);
             if let Some(recording) = recording.get() {
                 self.note_end(&mut record, &result, seconds);
                 if let Err(error) = recording.ended(&record) {
                     self.warn("the record of this run is incomplete", &error);
                 }
-                self.look_at_outputs(&mut record, recording, &ledger);
-                self.look_at_code(&mut record, &ledger);
+                self.look_at_outputs(&mut record, recording, ledger);
+                self.look_at_code(&mut record, ledger);
             }
-            let facts = facts.join().expect("finding out facts does not panic");
+            let facts = told_facts.recv().expect("finding out facts does not panic");
             facts.fill(&mut record);
-            (result, seconds, self.code(&facts))
+            let recorded = recording.get().map(|recording| recording.finish(&record));
+            (result, seconds, self.code(&facts), recorded)
         });
-        let is_recorded = match recording.into_inner().map(|recording| recording.finish(&record)) {
+        let is_recorded = match recorded {
             Some(Ok(())) => true,
             Some(Err(error)) => {
                 self.warn("the record of this run is incomplete", &error);

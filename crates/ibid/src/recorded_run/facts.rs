@@ -86,17 +86,17 @@ impl RecordedRun<'_> {
     pub(super) fn add_to_start(
         &self,
         facts: &Facts,
-        started: Receiver<(Record, Option<Taken>)>,
+        (mut record, taken): (Record, Option<Taken>),
+        until_end: &Receiver<(Record, Option<Taken>)>,
         recording: &OnceLock<Recording>,
     ) {
-        let Ok((mut record, taken)) = started.recv() else { return };
         if let Some(mut taken) = taken
             && let Err(error) = taken.settle()
         {
             self.warn("the code of this run may not be kept", &error);
         }
         // Of a short run, the record says it soon.
-        if matches!(started.recv_timeout(SHORT_RUN), Err(RecvTimeoutError::Disconnected)) {
+        if matches!(until_end.recv_timeout(SHORT_RUN), Err(RecvTimeoutError::Disconnected)) {
             return;
         }
         facts.fill(&mut record);
