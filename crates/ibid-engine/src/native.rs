@@ -94,6 +94,8 @@ pub enum Error {
 pub struct Watch<'a> {
     /// Called when the container is made, right before its program starts.
     pub before_program: &'a mut dyn FnMut(&Spec),
+    /// Called when the program is executing: what is done here holds nobody up.
+    pub on_start: &'a mut dyn FnMut(),
     /// Hears what the program writes.
     pub listener: relay::Listener<'a>,
     /// Set when the run goes on without this process's terminal, and others may join it: called when the program is executing and
@@ -192,7 +194,7 @@ pub fn run(
         None => None,
     };
     // When its program executes already: nothing waits for this.
-    let mut on_start = |started: Started<'_>| {
+    let mut add_to_live = |started: Started<'_>| {
         let joinable = server.as_ref().map_or(Ok(()), |server| server.started(&started));
         let run = LiveRun::new(&spec.id, &spec.project, server.is_some(), stop_signal, started.container);
         let failed =
@@ -213,7 +215,7 @@ pub fn run(
                 OnTerminate::PassOn => None,
                 OnTerminate::Stop(patience) => Some(Stop { signal: stop_signal, patience }),
             };
-            let ended = run_watched(&sandbox, watch, stop, server.as_ref(), &mut on_start);
+            let ended = run_watched(&sandbox, watch, stop, server.as_ref(), &mut add_to_live);
             match (ended, known.take()) {
                 (_, Some(Err(error))) if server.is_some() => return Err(error.into()),
                 (ended, was_known) => {
@@ -223,7 +225,7 @@ pub fn run(
             }
         }
         None => {
-            let attendance = Attendance { on_start: Some(&mut on_start), ..Attendance::default() };
+            let attendance = Attendance { on_start: Some(&mut add_to_live), ..Attendance::default() };
             Ended::new(ibid_sandbox::run_attended(&sandbox, Stdio::default(), attendance)?)
         }
     };
@@ -280,9 +282,9 @@ fn run_watched(
     watch: Watch<'_>,
     stop: Option<Stop>,
     server: Option<&Server>,
-    on_start: &mut dyn FnMut(Started<'_>),
+    add_to_live: &mut dyn FnMut(Started<'_>),
 ) -> Result<Ended, Error> {
-    let Watch { before_program, listener: recorder, .. } = watch;
+    let Watch { before_program, on_start, listener: recorder, .. } = watch;
     let and_joined = |stream: relay::Stream, bytes: &[u8]| {
         recorder(stream, bytes);
         if let Some(server) = server {
@@ -291,10 +293,14 @@ fn run_watched(
     };
     let listener: relay::Listener<'_> = &and_joined;
     let mut before_program = || before_program(sandbox);
+    let mut on_start = |started: Started<'_>| {
+        on_start();
+        add_to_live(started);
+    };
     let mut on_terminal = |bytes: &[u8]| listener(relay::Stream::Stdout, bytes);
     let attendance = Attendance {
         before_program: Some(&mut before_program),
-        on_start: Some(on_start),
+        on_start: Some(&mut on_start),
         on_terminal: Some(&mut on_terminal),
         is_detached: server.is_some(),
         stop,

@@ -154,12 +154,15 @@ impl Recording {
     pub fn finish(&self, record: &Record) -> Result<(), Error> {
         let path = self.folder.join("record.json");
         self.with_reserve(|| ledger::write_json(&path, record))?;
-        self.ledger.give(&path)?;
+        self.ledger.give(&path)
+    }
+
+    /// Takes away what served until there was a record. Nobody writes any more.
+    pub fn close(self) {
         // Whoever reads the record does not look at them.
         for name in [START, alive::FILE] {
             let _ = fs::remove_file(self.folder.join(name));
         }
-        Ok(())
     }
 }
 

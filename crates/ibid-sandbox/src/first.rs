@@ -94,13 +94,12 @@ impl First {
             argv: &CStrings::new(words),
             env: &CStrings::new(Vec::new()),
             descriptors: &[null.as_fd(), null.as_fd(), null.as_fd(), theirs.as_fd()],
+            // It leaves the others that it is not to share by itself, while its starter goes on.
             namespaces: Namespaces {
                 user: whereabouts.known_as.is_some(),
-                mount: true,
                 pid: true,
-                ipc: true,
-                uts: true,
                 network: whereabouts.network,
+                ..Namespaces::default()
             },
             // Root without its rights, too, is somebody else there.
             keep_capabilities: !rustix::process::geteuid().is_root()

@@ -16,10 +16,11 @@
 mod description;
 mod facts;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use ibid_core::digest::Digest;
@@ -135,18 +136,20 @@ impl RecordedRun<'_> {
                 }
                 // Nobody waits for git when there is nothing to ask it: until the program runs, others need the processors more.
                 let mut started = self.pegged.is_some().then(|| told.recv().ok()).flatten();
-                let facts = self.facts(ledger);
+                let facts = Arc::new(self.facts(ledger));
+                let _nobody_waits = tell_facts.send(Arc::clone(&facts));
                 if self.pegged.is_none() {
                     started = told.recv().ok();
                 }
                 if let Some(started) = started {
                     self.add_to_start(&facts, started, &told, recording);
                 }
-                let _nobody_waits = tell_facts.send(facts);
                 // Removing files takes about as long as recording what there is.
                 drop(given_scratch.recv());
             };
             scope.spawn(beside);
+            // Told when the program executes: whoever is woken before can be in its way.
+            let known = Cell::new(None);
             let mut before_program = |sandbox: &Spec| {
                 if let Some(watched) = self.watched {
                     watched.program_starts();
@@ -158,7 +161,7 @@ impl RecordedRun<'_> {
                 match prepared.and_then(|prepared| prepared.start(&record, self.output_paths())) {
                     Ok(started) => {
                         recording.get_or_init(|| started);
-                        let _nobody_waits = tell.send((record.clone(), taken));
+                        known.set(Some((record.clone(), taken)));
                     }
                     Err(error) => self.warn("this run is not recorded", &error),
                 }
@@ -169,11 +172,15 @@ impl RecordedRun<'_> {
                     Recording::written(recording, stream_of(stream), bytes);
                 }
             };
+            let mut on_start = || {
+                let _nobody_waits = known.take().map(|known| tell.send(known));
+            };
             let mut go = || self.detached.into_iter().for_each(|detached| detached.go(self.id));
             let on_terminate =
                 if self.watched.is_some() { OnTerminate::Stop(watch::PATIENCE) } else { OnTerminate::PassOn };
             let watch = Watch {
                 before_program: &mut before_program,
+                on_start: &mut on_start,
                 listener: &listener,
                 on_terminate,
                 on_detached: self.detached.is_some().then_some(&mut go),
@@ -206,7 +213,10 @@ impl RecordedRun<'_> {
             (result, seconds, self.code(&facts), recorded)
         });
         let is_recorded = match recorded {
-            Some(Ok(())) => true,
+            Some(Ok(())) => {
+                recording.into_inner().into_iter().for_each(Recording::close);
+                true
+            }
             Some(Err(error)) => {
                 self.warn("the record of this run is incomplete", &error);
                 false

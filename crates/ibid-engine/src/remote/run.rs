@@ -114,14 +114,17 @@ impl Engine {
             action: "attach to the container",
             message: answer.message(),
         })?;
-        let (listener, on_terminate) = match watch {
+        let (on_start, listener, on_terminate) = match watch {
             Some(watch) => {
                 (watch.before_program)(sandbox);
-                (Some(watch.listener), watch.on_terminate)
+                (Some(watch.on_start), Some(watch.listener), watch.on_terminate)
             }
-            None => (None, OnTerminate::PassOn),
+            None => (None, None, OnTerminate::PassOn),
         };
         self.post("start the container", &format!("/containers/{}/start", container.id), None)?;
+        if let Some(on_start) = on_start {
+            on_start();
+        }
         let attached = Attached {
             engine: self,
             container: &container.id,

@@ -101,6 +101,7 @@ fn what_is_on_the_disk_says_at_every_moment_what_is_known() {
     assert_eq!(names(&folder), ["alive", "start.json"]);
     recording.ended(&record).expect("its end is written");
     recording.finish(&record).expect("it is recorded");
+    recording.close();
     assert_eq!(ledger.read(record.id).expect("it is known"), record);
     assert_eq!(names(&folder), ["record.json"]);
     assert_eq!(names(&project.path().join(".ibid/runs")).len(), 3);
