@@ -20,7 +20,7 @@ use crate::entrant::{self, Entry};
 use crate::error::Error;
 use crate::plan::{Owners, Process, Terminal};
 use crate::report::Report;
-use crate::running::{Running, Socket, own_program, setup, write_sealed};
+use crate::running::{Running, Socket, setup, write_sealed};
 use crate::spec::ExitStatus;
 use crate::{Stdio, terminal, userns};
 
@@ -231,20 +231,19 @@ pub fn enter(container: &LiveContainer, another: &Another, stdio: Stdio) -> Resu
     ];
     let words = [entrant::NAME.to_owned(), (descriptors.len() - 3).to_string()].map(CString::new);
     let words = words.into_iter().collect::<Result<Vec<_>, _>>();
-    let program = own_program().map_err(setup("open ibid's own program file"))?;
     let child = launch(&Launch {
-        program: program.as_fd(),
         argv: &CStrings::new(words.map_err(|_| setup("name a process")(Errno::INVAL))?),
         env: &CStrings::new(Vec::new()),
         descriptors: &descriptors,
-        namespaces: Namespaces::default(),
+        // Until it is in those of the run.
+        namespaces: Namespaces { mount: true, ..Namespaces::default() },
         keep_capabilities: !rustix::process::geteuid().is_root(),
         known_as: None,
         own_ids: userns::host_ids(),
         within: None,
     })
     .map_err(setup("start a process that enters the run"))?;
-    drop((theirs, stdio, entry, program, found));
+    drop((theirs, stdio, entry, found));
     let mut running = Running::beside(child, Socket::new(ours));
     match running.receive() {
         Ok(Some((Report::Started, terminal))) => running.give_terminal(terminal),

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::plan::{self, Facts, Ground, Steps};
-use crate::running::{Socket, own_program, setup, write_sealed};
+use crate::running::{Socket, setup, write_sealed};
 use crate::{stage, userns};
 
 /// In which namespaces the process is.
@@ -87,16 +87,15 @@ impl First {
                 .map_err(setup("make a socket"))?;
         let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(setup("open /dev/null"))?;
-        let program = own_program().map_err(setup("open ibid's own program file"))?;
         let words = [stage::NAME, "1"].map(|word| CString::new(word).expect("no zero bytes")).to_vec();
         let child = launch(&Launch {
-            program: program.as_fd(),
             argv: &CStrings::new(words),
             env: &CStrings::new(Vec::new()),
             descriptors: &[null.as_fd(), null.as_fd(), null.as_fd(), theirs.as_fd()],
             // It leaves the others that it is not to share by itself, while its starter goes on.
             namespaces: Namespaces {
                 user: whereabouts.known_as.is_some(),
+                mount: true,
                 pid: true,
                 network: whereabouts.network,
                 ..Namespaces::default()

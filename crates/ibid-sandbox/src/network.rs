@@ -79,15 +79,12 @@ pub(crate) fn join(pasta: &Path, process: u32, nested: bool, ports: &[Forward]) 
         UnixStream::pair().map_err(|error| failed(format!("cannot make a socket: {error}")))?;
     let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(system("open /dev/null"))?;
-    let program = openat(CWD, "/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(system("open ibid's own program file"))?;
     let mut descriptors = vec![null.as_fd(), null.as_fd(), null.as_fd(), theirs.as_fd(), network.as_fd()];
     descriptors.extend(user.as_ref().map(|user| user.as_fd()));
     let mut words = vec![NAME.to_owned(), (descriptors.len() - 3).to_string(), pasta.display().to_string()];
     words.extend(arguments(ports));
     let words = words.into_iter().map(CString::new).collect::<Result<_, _>>();
     let attendant = launch(&Launch {
-        program: program.as_fd(),
         argv: &CStrings::new(words.map_err(|_| failed("a path holds a zero byte"))?),
         env: &CStrings::new(Vec::new()),
         descriptors: &descriptors,

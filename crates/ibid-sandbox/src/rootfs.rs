@@ -9,16 +9,12 @@ use rustix::thread::UnshareFlags;
 
 use crate::error::Error;
 use crate::plan::OverlaySource;
-use crate::{first, obstacle, overlay, spec, userns};
+use crate::{first, obstacle, overlay, spec};
 
 /// Gives this process a mount namespace of its own, so that nothing it mounts is seen by the host; what
-/// the host mounts later it still sees. Call it once, early, before any thread. [`userns::ensure`] has
-/// done it already when it made a user namespace; then this does nothing.
+/// the host mounts later it still sees. Call it once, early, before any thread, and after [`crate::userns::ensure`].
 pub fn private_mount_namespace() -> Result<(), Error> {
     first::discard_ahead();
-    if userns::entered() {
-        return Ok(());
-    }
     let private = || {
         ibid_sys::clone::leave_shared(UnshareFlags::NEWNS.bits() as i32)?;
         mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)

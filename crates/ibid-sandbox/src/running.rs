@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use ibid_sys::Errno;
 use ibid_sys::clone::Child;
-use ibid_sys::mount::{Attributes, set_attributes};
 use ibid_sys::signal::Catcher;
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, openat};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::{IoSlice, IoSliceMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -28,7 +27,7 @@ use crate::first::{First, Whereabouts};
 use crate::plan::{self, Facts, Process};
 use crate::report::Report;
 use crate::spec::{ExitStatus, Network, Rootfs, Spec};
-use crate::{cgroup, idmap, network, obstacle, overlay, owners, terminal, userns};
+use crate::{cgroup, idmap, network, obstacle, owners, terminal, userns};
 
 /// What the program reads and writes. Ignored with [`Spec::terminal`].
 #[derive(Debug, Default)]
@@ -312,22 +311,6 @@ pub(crate) fn read_all(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
     }
     bytes.truncate(at);
     Ok(bytes)
-}
-
-/// This program's own file, through a mount that refuses writing: what runs in a container can reach the file
-/// as `/proc/1/exe`, but never change it (CVE-2019-5736).
-///
-/// The mount is of this one start, and closed right after it: the kernel takes its time to free it, and this is
-/// when the starter waits anyway. The running stage keeps what it needs of it.
-pub(crate) fn own_program() -> Result<OwnedFd, Errno> {
-    let file = openat(CWD, "/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let protected = || {
-        let mount = overlay::clone(&file, false)?;
-        set_attributes(&mount, Attributes { read_only: true, ..Default::default() }, false, None)?;
-        Ok::<_, Errno>(mount)
-    };
-    // On a kernel that cannot do it, the first process still forbids looking at it.
-    Ok(protected().unwrap_or(file))
 }
 
 impl Facts {

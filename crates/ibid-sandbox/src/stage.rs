@@ -74,10 +74,8 @@ fn start(socket: &Socket) -> Result<Option<(SignalFd, Child)>, Failure> {
     // socket tells: this signal would also come when only that thread ends.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(failed("tie the container to its starter"))?;
-    ibid_sys::clone::leave_shared(
-        (UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS).bits() as i32
-    )
-    .map_err(failed("leave the namespaces of the starter"))?;
+    ibid_sys::clone::leave_shared((UnshareFlags::NEWIPC | UnshareFlags::NEWUTS).bits() as i32)
+        .map_err(failed("leave the namespaces of the starter"))?;
     // What a terminal sends to its foreground, the starter passes on; here it would come a second time.
     rustix::process::setsid().map_err(failed("leave the session of the starter"))?;
     let signals = SignalFd::all().map_err(failed("watch signals"))?;

@@ -7,7 +7,7 @@
 //! this process                     newuidmap, newgidmap (outside)
 //! ────────────                     ──────────────────────────────
 //! clone, clone ──────────────────→ each waits on a pipe
-//! unshare(user, mount)
+//! unshare(user)
 //! writes a byte to each ─────────→ execute, and map
 //! waits for both ←──────────────── end
 //! ```
@@ -35,7 +35,6 @@ use ibid_sys::Errno;
 use ibid_sys::exec::CStrings;
 use ibid_sys::held::{self, Held};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 
@@ -207,10 +206,9 @@ const NEEDED: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::SETPCAP);
 
-/// Makes this process able to mount and to change owners: for a user without these capabilities it enters,
+/// Makes this process able to change owners, and to mount in namespaces of its own: for a user without these capabilities it enters,
 /// in place, a user namespace that maps the user to themself and all other ids to subordinate ones. The
-/// process keeps its user id, its process id and its files, and gets a mount namespace of its own, which still
-/// sees what the host mounts later. Without need it does nothing. Call it first in `main`, after
+/// process keeps its user id, its process id and its files. Without need it does nothing. Call it first in `main`, after
 /// [`crate::stage_main_if_asked`] and before any thread.
 pub fn ensure() -> Result<(), Error> {
     begin()?.finish()
@@ -235,8 +233,8 @@ pub fn begin() -> Result<Entering, Error> {
         }
         Err(reason) => State::Alone(reason),
     };
-    let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
-    ibid_sys::clone::leave_shared(flags.bits() as i32).map_err(|errno| match errno {
+    let leave = |namespaces: UnshareFlags| ibid_sys::clone::leave_shared(namespaces.bits() as i32);
+    leave(UnshareFlags::NEWUSER).map_err(|errno| match errno {
         Errno::INVAL if threads() > 1 => Error::Threads,
         errno => Error::Forbidden { obstacle: Obstacle::find(errno), source: errno.into() },
     })?;
@@ -247,8 +245,8 @@ pub fn begin() -> Result<Entering, Error> {
             source: errno.into(),
         })?,
     }
-    // Also the first thing that needs a capability: AppArmor lets the namespace be made and then denies them.
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+    // The cheapest thing that needs a capability: AppArmor lets the namespace be made and then denies them.
+    leave(UnshareFlags::NEWUTS)
         .map_err(|errno| Error::Forbidden { obstacle: Obstacle::find(errno), source: errno.into() })?;
     Ok(Entering(state))
 }

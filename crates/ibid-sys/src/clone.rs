@@ -13,6 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::exec::CStrings;
+use crate::mount::{Attributes, set_attributes};
 use crate::signal::Blocked;
 use crate::{Errno, exit_now, last_errno};
 
@@ -132,11 +133,9 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
-/// A program to be started in namespaces of its own.
+/// This program, to be executed anew in namespaces of its own.
 #[derive(Debug)]
 pub struct Launch<'a> {
-    /// The program's file.
-    pub program: BorrowedFd<'a>,
     /// Arguments, its name first.
     pub argv: &'a CStrings,
     /// Environment.
@@ -222,16 +221,14 @@ fn prepare_and_execute(launch: &Launch<'_>) -> Result<std::convert::Infallible, 
         // SAFETY: the descriptor is open; the new one is closed by the program's start.
         *moved = check(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, count + 1) })?;
     }
-    // SAFETY: as above.
-    let program =
-        check(unsafe { libc::fcntl(launch.program.as_raw_fd(), libc::F_DUPFD_CLOEXEC, count + 1) })?;
+    let program = own_program()?;
     for (number, moved) in (0..count).zip(moved) {
         // SAFETY: descriptors of this process are copies; overwriting them hurts nobody.
         check(unsafe { libc::dup2(moved, number) })?;
     }
     // SAFETY: as above.
     unsafe {
-        check(libc::dup3(program, count, libc::O_CLOEXEC))?;
+        check(libc::dup3(program.as_raw_fd(), count, libc::O_CLOEXEC))?;
         check(libc::syscall(libc::SYS_close_range, count + 1, u32::MAX, 0) as i32)?;
     }
     if let Some(known_as) = launch.known_as {
@@ -240,7 +237,7 @@ fn prepare_and_execute(launch: &Launch<'_>) -> Result<std::convert::Infallible, 
     if launch.keep_capabilities {
         make_capabilities_ambient()?;
     }
-    // SAFETY: program and texts live in the maker, which stands still.
+    // SAFETY: the texts live in the maker, which stands still.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
@@ -252,6 +249,21 @@ fn prepare_and_execute(launch: &Launch<'_>) -> Result<std::convert::Infallible, 
         );
     }
     Err(last_errno())
+}
+
+/// This program's own file; in a mount namespace of one's own through a mount that refuses writing: what runs in a container can reach
+/// the file as `/proc/1/exe`, but never change it (CVE-2019-5736).
+fn own_program() -> Result<OwnedFd, Errno> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    use rustix::mount::{OpenTreeFlags, open_tree};
+    let file = openat(CWD, c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let read_only = Attributes { read_only: true, ..Attributes::default() };
+    let protected = open_tree(&file, c"", flags)
+        .and_then(|mount| set_attributes(&mount, read_only, false, None).map(|()| mount));
+    // On a kernel that cannot do it, the first process still forbids looking at it.
+    Ok(protected.unwrap_or(file))
 }
 
 /// In a fresh user namespace without maps: maps the ids that this process has outside it, and no others.
