@@ -62,21 +62,22 @@ impl Store {
         Scratch::new(StagedFolder::new(&place)?)
     }
 
-    /// Makes a folder for what a run writes over its image, which is little or nothing: made faster, and then filled slower, than that of
-    /// [`Store::scratch`].
+    /// A folder for what a run writes over its image. Most write little or nothing: it is made faster than that of [`Store::scratch`].
     pub fn scratch_of_run(&self) -> Result<Scratch> {
         if self.is_read_only() {
             return self.scratch();
         }
         let place = self.scratch_folder();
-        match StagedFolder::new(&place) {
+        let kept = match StagedFolder::kept(&place) {
             // A store that was made before there was such a folder.
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 store::make_folder(&place, 0o700)?;
-                Scratch::new(StagedFolder::new(&place)?)
+                store::spread(&place);
+                StagedFolder::kept(&place)?
             }
-            folder => Scratch::new(folder?),
-        }
+            kept => kept?,
+        };
+        kept.map_or_else(|| self.scratch(), Scratch::new)
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::{Error, Result};
 
-const FOLDER_FLAGS: OFlags =
+pub(crate) const FOLDER_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Removes a folder and all that is below it.

@@ -6,14 +6,14 @@
 //! takes another name.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::remove::{remove_content, remove_tree};
+use crate::remove::{FOLDER_FLAGS, remove_content, remove_tree};
 use crate::{Error, Result};
 
 /// A locked folder, removed when dropped.
@@ -21,7 +21,12 @@ use crate::{Error, Result};
 pub(crate) struct StagedFolder {
     path: PathBuf,
     lock: Option<OwnedFd>,
+    /// It stays, and only what is in it is removed.
+    is_kept: bool,
 }
+
+/// How many folders are kept for whoever needs one.
+const KEPT: u8 = 32;
 
 impl StagedFolder {
     /// Makes one.
@@ -30,16 +35,41 @@ impl StagedFolder {
             let path = tmp.join(random_name());
             rustix::fs::mkdir(&path, Mode::from_raw_mode(0o700))
                 .map_err(Error::io("make the folder", &path))?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let folder = match rustix::fs::open(&path, flags, Mode::empty()) {
+            let folder = match rustix::fs::open(&path, FOLDER_FLAGS, Mode::empty()) {
                 Ok(folder) => folder,
                 Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(Error::io("open", &path)(errno)),
             };
             if lock_as_maker(&folder, &path)? {
-                return Ok(Self { path, lock: Some(folder) });
+                return Ok(Self { path, lock: Some(folder), is_kept: false });
             }
         }
+    }
+
+    /// Takes one of the folders that are kept in `place`, empty: making and removing one takes a disk longer than a program may run.
+    /// None when those that were tried are in use.
+    pub(crate) fn kept(place: &Path) -> Result<Option<Self>> {
+        let [first, ..] = random();
+        for number in (first..=u8::MAX).chain(0..first).take(4) {
+            let path = place.join(format!("{:02}", number % KEPT));
+            let folder = match rustix::fs::open(&path, FOLDER_FLAGS, Mode::empty()) {
+                Err(Errno::NOENT) => {
+                    match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o700)) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(errno) => return Err(Error::io("make the folder", &path)(errno)),
+                    }
+                    rustix::fs::open(&path, FOLDER_FLAGS, Mode::empty())
+                }
+                folder => folder,
+            };
+            let folder = folder.map_err(Error::io("open", &path))?;
+            if lock_as_maker(&folder, &path)? {
+                // What somebody left who is dead.
+                remove_content(&folder, &path)?;
+                return Ok(Some(Self { path, lock: Some(folder), is_kept: true }));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -53,6 +83,7 @@ impl StagedFolder {
 
     fn take_away(&mut self) -> Result<()> {
         match self.lock.take() {
+            Some(folder) if self.is_kept => remove_content(&folder, &self.path),
             Some(_lock) => remove_tree(&self.path),
             None => Ok(()),
         }
@@ -117,10 +148,7 @@ impl Drop for StagedFile {
 
 /// Removes what dead processes left in `tmp`. Costs one look at the folder when there is nothing.
 pub(crate) fn remove_dead(tmp: &Path) -> Result<()> {
-    let entries = match std::fs::read_dir(tmp) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(Error::io("read the folder", tmp))?,
-    };
+    let entries = std::fs::read_dir(tmp).map_err(Error::io("read the folder", tmp))?;
     for entry in entries {
         let entry = entry.map_err(Error::io("read the folder", tmp))?;
         let path = entry.path();
@@ -153,6 +181,28 @@ pub(crate) fn remove_dead(tmp: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Empties the folders that are kept in `place` where dead processes left something. Costs one look at each when there is nothing.
+pub(crate) fn empty_kept(place: &Path) -> Result<()> {
+    for number in 0..KEPT {
+        let path = place.join(format!("{number:02}"));
+        // Whoever uses one has folders in it, which most file systems count as links.
+        let is_empty = match rustix::fs::lstat(&path) {
+            Ok(stat) => stat.st_nlink == 2,
+            Err(Errno::NOENT) => true,
+            Err(errno) => return Err(Error::io("look at", &path)(errno)),
+        };
+        if is_empty {
+            continue;
+        }
+        let folder =
+            rustix::fs::open(&path, FOLDER_FLAGS, Mode::empty()).map_err(Error::io("open", &path))?;
+        if lock_as_maker(&folder, &path)? {
+            remove_content(&folder, &path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Waits until the names in a folder are on the disk.
 pub(crate) fn sync_names(folder: &Path) -> Result<()> {
     let opened = File::open(folder).map_err(Error::io("open", folder))?;
@@ -176,6 +226,10 @@ fn lock_as_maker(made: &OwnedFd, path: &Path) -> Result<bool> {
 }
 
 pub(crate) fn random_name() -> String {
+    random().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn random() -> [u8; 8] {
     let mut bytes = [0; 8];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     // Without the kernel's randomness (a policy can forbid the call) names still must differ between processes.
@@ -185,5 +239,5 @@ pub(crate) fn random_name() -> String {
         bytes[..4].copy_from_slice(&std::process::id().to_ne_bytes());
         bytes[4..].copy_from_slice(&COUNTER.fetch_add(1, Ordering::Relaxed).to_ne_bytes());
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes
 }

@@ -71,7 +71,7 @@ impl Store {
         let store = Self::locked(root, is_read_only, additional)?;
         if !is_read_only {
             staging::remove_dead(&store.tmp())?;
-            staging::remove_dead(&store.scratch_folder())?;
+            staging::empty_kept(&store.scratch_folder())?;
             store.look_after_restart()?;
         }
         Ok(store)
@@ -168,7 +168,7 @@ impl Store {
         self.root().join("tmp")
     }
 
-    /// As `tmp/`, for what runs write.
+    /// Folders that are kept for what runs write.
     pub(crate) fn scratch_folder(&self) -> PathBuf {
         self.root().join("scratch")
     }
@@ -237,7 +237,7 @@ fn create(root: &Path) -> Result<()> {
     for name in names {
         make_folder(&root.join(name), if private.contains(&name) { 0o700 } else { 0o755 })?;
     }
-    spread(&root.join("tmp"));
+    ["tmp", "scratch"].iter().for_each(|name| spread(&root.join(name)));
     let skeleton = root.join("skeleton");
     staging::own_as_root(&skeleton)?;
     for name in SKELETON_FOLDERS {
@@ -265,7 +265,7 @@ fn create(root: &Path) -> Result<()> {
 /// disk (chattr(1), attribute `T`). Without it, a draft lands where others were just removed, and making its files
 /// takes several times as long, since ext4 steps over each inode that was freed in the last minute. Other file
 /// systems know no such thing and need it not: a refusal means nothing.
-fn spread(folder: &Path) {
+pub(crate) fn spread(folder: &Path) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if let Ok(folder) = rustix::fs::open(folder, flags, Mode::empty())
         && let Ok(found) = rustix::fs::ioctl_getflags(&folder)

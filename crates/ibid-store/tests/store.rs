@@ -228,7 +228,9 @@ fn what_the_dead_left_is_removed_and_what_lives_is_not() {
     let scratch = store.scratch().unwrap();
     fs::write(scratch.upper().join("file"), "").unwrap();
     let of_run = store.scratch_of_run().unwrap();
-    let of_dead_run = of_run.path().with_file_name("dead-run");
+    fs::write(of_run.upper().join("file"), "").unwrap();
+    // One of the others of its kind.
+    let of_dead_run = of_run.path().with_file_name(if of_run.path().ends_with("07") { "08" } else { "07" });
     fs::create_dir_all(of_dead_run.join("upper/more")).unwrap();
     let tmp = store.root().join("tmp");
     let mut deep = tmp.join("dead-draft");
@@ -241,7 +243,8 @@ fn what_the_dead_left_is_removed_and_what_lives_is_not() {
     fs::write(tmp.join("dead-file"), "").unwrap();
     std::os::unix::fs::symlink("/nowhere", tmp.join("no-thing-of-ours")).unwrap();
     Store::open(store.root()).unwrap();
-    assert!(of_run.path().exists() && !of_dead_run.exists());
+    assert!(of_run.upper().join("file").exists());
+    assert_eq!(fs::read_dir(&of_dead_run).unwrap().count(), 0);
     let mut left = left_over(&store);
     left.sort();
     let name = |path: &std::path::Path| path.file_name().unwrap().to_string_lossy().into_owned();
@@ -249,6 +252,9 @@ fn what_the_dead_left_is_removed_and_what_lives_is_not() {
     expected.sort();
     assert_eq!(left, expected);
     let (live_path, scratch_path) = (live.path().to_owned(), scratch.path().to_owned());
+    let kept = of_run.path().to_owned();
+    of_run.remove().unwrap();
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 0);
     drop(live);
     scratch.remove().unwrap();
     assert!(!live_path.exists() && !scratch_path.exists());

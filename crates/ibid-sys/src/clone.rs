@@ -4,7 +4,7 @@
 //! while the making thread stands still (`CLONE_VFORK`), as `posix_spawn` does it. So it costs the same
 //! from a small process and from a large one, and is safe in one with many threads.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
@@ -254,16 +254,28 @@ fn prepare_and_execute(launch: &Launch<'_>) -> Result<std::convert::Infallible, 
 /// This program's own file; in a mount namespace of one's own through a mount that refuses writing: what runs in a container can reach
 /// the file as `/proc/1/exe`, but never change it (CVE-2019-5736).
 fn own_program() -> Result<OwnedFd, Errno> {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
+    use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat_raw};
     use rustix::mount::{OpenTreeFlags, open_tree};
-    let file = openat(CWD, c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let read_only = Attributes { read_only: true, ..Attributes::default() };
-    let protected = open_tree(&file, c"", flags)
-        .and_then(|mount| set_attributes(&mount, read_only, false, None).map(|()| mount));
-    // On a kernel that cannot do it, the first process still forbids looking at it.
-    Ok(protected.unwrap_or(file))
+    let (own, flags) = (c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC);
+    let file = openat(CWD, own, flags, Mode::empty())?;
+    // That is in the mounts of whoever executed it. Of the copies that this process has, it is found by its path.
+    let protected = || {
+        let mut path = [0; 4096];
+        let length = readlinkat_raw(CWD, own, &mut path[..4095])?;
+        let path = CStr::from_bytes_with_nul(&path[..=length]).map_err(|_| Errno::INVAL)?;
+        let same = openat(CWD, path, flags, Mode::empty())?;
+        let [one, other] = [fstat(&file)?, fstat(&same)?].map(|it| (it.st_dev, it.st_ino));
+        if one != other {
+            return Err(Errno::STALE);
+        }
+        let clone =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let mount = open_tree(&same, c"", clone)?;
+        set_attributes(&mount, Attributes { read_only: true, ..Attributes::default() }, false, None)?;
+        Ok(mount)
+    };
+    // Where it cannot be, the first process still forbids looking at it.
+    Ok(protected().unwrap_or(file))
 }
 
 /// In a fresh user namespace without maps: maps the ids that this process has outside it, and no others.
