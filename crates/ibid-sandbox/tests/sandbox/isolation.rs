@@ -1,7 +1,9 @@
 //! What a program must not see or do.
 
-use std::process::ExitCode;
+use std::io::{BufRead as _, BufReader};
+use std::process::{ExitCode, Stdio};
 
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use crate::world::{Outcome, Test, World, own_program};
@@ -15,6 +17,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("isolation::forbidden_calls_fail", calls),
     ("isolation::devices", devices),
     ("isolation::the_program_file_of_ibid_is_safe", own_file),
+    ("isolation::the_program_file_of_ibid_is_read_only_there", own_mount),
     ("isolation::no_network", no_network),
     ("isolation::no_terminal_of_the_host", no_host_terminal),
 ];
@@ -193,6 +196,35 @@ fn own_file(world: &World) {
     let outcome = world.shell(&ROOT, script);
     assert_eq!(outcome.text(), "0\n0");
     assert!(std::fs::read(own_program()).expect("readable") == before);
+}
+
+/// Also whoever is let into process 1, by a capability or a descriptor, cannot write the file when it ends.
+fn own_mount(world: &World) {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else may look into the process.
+        return;
+    }
+    let mut command = world.command(&[], &["sh", "-c", "echo started; read end"]);
+    let mut contain = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut line = String::new();
+    let stdout = contain.stdout.as_mut().expect("a pipe");
+    BufReader::new(stdout).read_line(&mut line).expect("it says so");
+    let first: Vec<String> = std::fs::read_dir("/proc")
+        .expect("a list of processes")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|process| {
+            let words = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+            words.starts_with(b"ibid-init\0") && status.contains(&format!("\nPPid:\t{}\n", contain.id()))
+        })
+        .collect();
+    assert_eq!(first.len(), 1, "{first:?}");
+    let file =
+        rustix::fs::open(format!("/proc/{}/exe", first[0]), OFlags::PATH, Mode::empty()).expect("its file");
+    let flags = rustix::fs::fstatvfs(&file).expect("it tells").f_flag;
+    assert!(flags.contains(StatVfsMountFlags::RDONLY), "{flags:?}");
+    drop(contain.stdin.take());
+    assert!(contain.wait().expect("it ends").code().is_some());
 }
 
 fn no_network(world: &World) {
