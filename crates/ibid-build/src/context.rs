@@ -1,8 +1,8 @@
 //! The build context: the files that a build may copy, and what they are as content.
 //!
 //! ```text
-//! sources of COPY ──select──▶ entries of the folder, less what the ignore file drops
-//!                                │ digest: BLAKE3 of each file, known from the stat cache or read
+//! sources of COPY ──select──▶ entries of the folder, less what the ignore file drops; names known from the cache or listed
+//!                                │ digest: BLAKE3 of each file, known from the cache or read
 //!                                ▼
 //!                             the key of the copy        copy_file: the same bytes, or an error
 //! ```
@@ -14,10 +14,13 @@
 //!   opened through no link at all;
 //! - a file is read for its digest once; if it has changed when it is copied, the copy fails, so that a
 //!   layer never holds other bytes than its key says;
-//! - one [`Context`] sees one state of a folder: what was listed once is not listed again.
+//! - one [`Context`] sees one state of a folder: what was listed once is not listed again;
+//! - what is remembered from other builds is names and digests, none of which is believed without the marks that the system
+//!   keeps of folders and files: each file is looked at in each build.
 
 mod contents;
 mod entry;
+mod names;
 mod select;
 mod walk;
 
@@ -25,24 +28,22 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ibid_core::digest::Digest;
 use ibid_core::dockerignore::Ignore;
 use ibid_core::plan::{Copy, CopySource};
 use ibid_files::beneath::open_root;
-use ibid_files::stat_cache::{self, StatCache};
+use ibid_files::folder_cache::{FolderCache, Learnt};
+use ibid_files::stat_cache;
 
 pub(crate) use entry::ContentReader;
 pub use entry::{Entry, Kind};
 pub use select::{Selection, Source};
-pub use walk::{Found, Listing};
+pub use walk::{Entries, Found, Listing};
 
 /// Records of files that are hashed at a time, bytes.
 const RECORDS_BYTES: usize = 32 << 10;
-
-/// What a folder holds, sorted by path.
-type Entries = Arc<Vec<Entry>>;
 
 /// A folder whose files a build may copy.
 #[derive(Debug)]
@@ -54,9 +55,13 @@ pub struct Context {
     layers: Option<String>,
     cache_file: Option<PathBuf>,
     /// Read on first use.
-    cache: Mutex<Option<StatCache>>,
+    cache: OnceLock<FolderCache>,
+    /// What the next build is to know.
+    learnt: Mutex<Learnt>,
     /// What folders held when they were first listed, by path.
-    listed: Mutex<HashMap<Box<[u8]>, Entries>>,
+    listed: Mutex<HashMap<Box<[u8]>, Arc<Entries>>>,
+    /// The present time, as stamps have it.
+    now_ns: fn() -> i64,
     /// Digests of what copies brought, by their sources and what they leave out.
     copied: Mutex<HashMap<Copied, Digest>>,
 }
@@ -133,8 +138,8 @@ pub enum Error {
 }
 
 impl Context {
-    /// Opens the folder `root`. Digests of its files are remembered in `cache_file`, which is rewritten
-    /// when the context is dropped; losing that file costs time only.
+    /// Opens the folder `root`. The names in its folders and the digests of its files are remembered in `cache_file`, which
+    /// is rewritten when the context is dropped; losing that file costs time only.
     pub fn open(root: &Path, rules: IgnoreFile, cache_file: Option<&Path>) -> Result<Self, Error> {
         let root_fd = open_root(root).map_err(|source| Error::Io {
             action: "open the folder",
@@ -147,8 +152,10 @@ impl Context {
             rules,
             layers: None,
             cache_file: cache_file.map(Path::to_owned),
-            cache: Mutex::new(None),
+            cache: OnceLock::new(),
+            learnt: Mutex::new(Learnt::default()),
             listed: Mutex::new(HashMap::new()),
+            now_ns: stat_cache::now_ns,
             copied: Mutex::new(HashMap::new()),
         })
     }
@@ -176,7 +183,7 @@ impl Context {
     }
 
     /// Everything that is kept, sorted by path. The root itself is no entry.
-    pub fn walk(&self) -> Result<Arc<Vec<Entry>>, Error> {
+    pub fn walk(&self) -> Result<Arc<Entries>, Error> {
         self.folder(b"")
     }
 
@@ -235,7 +242,7 @@ impl Context {
     /// The digest of everything a copy of `selection` makes: names, links, content, and which files are
     /// executable. Reads the files whose content is not known yet.
     pub fn digest(&self, selection: &Selection) -> Result<Digest, Error> {
-        self.learn_contents(selection, stat_cache::now_ns())?;
+        self.learn_contents(selection)?;
         // Twice as fast as SHA-256 over the records of many files.
         let mut hasher = blake3::Hasher::new();
         let mut record = Vec::with_capacity(2 * RECORDS_BYTES);
@@ -291,7 +298,7 @@ impl Context {
     /// Every file and link of a selection with what identifies its content: the hash of its bytes, or a
     /// link's target. Reads the files whose content is not known yet.
     pub fn identities(&self, selection: &Selection) -> Result<Vec<(PathBuf, String)>, Error> {
-        self.learn_contents(selection, stat_cache::now_ns())?;
+        self.learn_contents(selection)?;
         let entries = selection.sources.iter().flat_map(Source::entries);
         let identity = |entry: &Entry| match &entry.kind {
             Kind::File { executable } => {
@@ -327,15 +334,21 @@ impl Context {
         self.root.join(entry.path())
     }
 
+    /// What is remembered of folders and files; none where nothing is to be.
+    fn cache(&self) -> Option<&FolderCache> {
+        let file = self.cache_file.as_ref()?;
+        Some(self.cache.get_or_init(|| FolderCache::load(file)))
+    }
+
     /// The entries below a folder, by its path.
-    fn folder(&self, path: &[u8]) -> Result<Arc<Vec<Entry>>, Error> {
+    fn folder(&self, path: &[u8]) -> Result<Arc<Entries>, Error> {
         let listed = |context: &Self| {
             context.listed.lock().unwrap_or_else(PoisonError::into_inner).get(path).map(Arc::clone)
         };
         if let Some(entries) = listed(self) {
             return Ok(entries);
         }
-        let entries = Arc::new(walk::kept_below(self, path)?);
+        let entries = Arc::new(walk::below(self, path, false)?);
         let mut all = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(all.entry(path.into()).or_insert(entries)))
     }
@@ -343,10 +356,10 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        let cache = self.cache.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(cache), Some(file)) = (cache, &self.cache_file) {
+        let learnt = self.learnt.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(cache), Some(file)) = (self.cache.get(), &self.cache_file) {
             // A cache that cannot be written makes the next build slower and nothing worse.
-            let _ = cache.save(file);
+            let _ = cache.save(learnt, file);
         }
     }
 }

@@ -67,7 +67,14 @@ pub fn each<Item: Send, State: Send, Error: Send>(
         }
     };
     let states = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads()).map(|_| scope.spawn(|| run(state()))).collect();
+        let others: Vec<_> = (1..threads())
+            .map(|_| {
+                scope.spawn(|| {
+                    yield_to_others();
+                    run(state())
+                })
+            })
+            .collect();
         let mut states = vec![run(own)];
         for other in others {
             match other.join() {
@@ -81,6 +88,14 @@ pub fn each<Item: Send, State: Send, Error: Send>(
         Some(error) => Err(error),
         None => Ok(states),
     }
+}
+
+/// Lets this thread take what is left of the processors: git may look at the same files meanwhile, on fewer threads, and the
+/// one that ends last decides.
+fn yield_to_others() {
+    const STEP: i32 = 5;
+    // On Linux this is about the thread, not the process. Where it is refused, all go on as equals.
+    let _ = rustix::process::nice(STEP);
 }
 
 #[cfg(test)]

@@ -18,12 +18,11 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::stamp::Stamp;
+use crate::stamp::{STAMP_BYTES, Stamp};
 
-/// The digests of files by path. Of one folder.
-#[derive(Debug)]
+/// The SHA-256 digests of files by path. Of one folder.
+#[derive(Debug, Default)]
 pub struct StatCache {
-    magic: &'static Magic,
     bytes: Vec<u8>,
     /// Sorted by path. As read from the file.
     known: Vec<Record>,
@@ -37,38 +36,26 @@ pub struct StatCache {
 type Record = Range<usize>;
 
 /// How a cache starts: what its digests are, and the version of the format.
-pub type Magic = [u8; 10];
-
-/// A cache of BLAKE3 hashes.
-pub const BLAKE3: &Magic = b"ibid-stat\x01";
-/// A cache of SHA-256 digests.
-pub const SHA256: &Magic = b"ibid-sha2\x01";
+const MAGIC: &[u8; 10] = b"ibid-sha2\x01";
 
 const HASH_BYTES: usize = 32;
-const STAMP_BYTES: usize = 40;
 
 /// Records of files that no build asks for any more are kept up to this number more than of those that are
 /// asked for: another Dockerfile in the same folder may ask for them.
 const UNUSED_MAX: usize = 10_000;
 
 impl StatCache {
-    /// One that knows nothing.
-    pub fn new(magic: &'static Magic) -> Self {
-        Self { magic, bytes: Vec::new(), known: Vec::new(), used: Vec::new(), learnt: Vec::new() }
+    /// Reads a cache; what is none is an empty one.
+    pub fn load(file: &Path) -> Self {
+        fs::read(file).ok().and_then(Self::decode).unwrap_or_default()
     }
 
-    /// Reads a cache; what is none of this kind is an empty one.
-    pub fn load(file: &Path, magic: &'static Magic) -> Self {
-        let read = fs::read(file).ok().and_then(|bytes| Self::decode(bytes, magic));
-        read.unwrap_or_else(|| Self::new(magic))
-    }
-
-    fn decode(bytes: Vec<u8>, magic: &'static Magic) -> Option<Self> {
+    fn decode(bytes: Vec<u8>) -> Option<Self> {
         let body_end = bytes.len().checked_sub(HASH_BYTES)?;
-        if !bytes.starts_with(magic) || blake3::hash(&bytes[..body_end]).as_bytes() != &bytes[body_end..] {
+        if !bytes.starts_with(MAGIC) || blake3::hash(&bytes[..body_end]).as_bytes() != &bytes[body_end..] {
             return None;
         }
-        let mut at = magic.len();
+        let mut at = MAGIC.len();
         let mut take = |length: usize| {
             let range = at..at.checked_add(length).filter(|end| *end <= body_end)?;
             at = range.end;
@@ -86,7 +73,7 @@ impl StatCache {
             known.push(path);
         }
         let used = vec![false; known.len()];
-        Some(Self { magic, bytes, known, used, learnt: Vec::new() })
+        Some(Self { bytes, known, used, learnt: Vec::new() })
     }
 
     /// The hash of a file with this stamp. `cursor` is where to look first: that of the last look-up, as
@@ -106,7 +93,7 @@ impl StatCache {
     /// What is recorded of a file.
     fn facts(&self, record: &Record) -> (Stamp, [u8; 32]) {
         let (stamp, hash) = self.bytes[record.end..][..STAMP_BYTES + HASH_BYTES].split_at(STAMP_BYTES);
-        (decode_stamp(stamp.try_into().expect("so long")), hash.try_into().expect("so long"))
+        (Stamp::from_bytes(stamp.try_into().expect("so long")), hash.try_into().expect("so long"))
     }
 
     /// Remembers what a file holds. Only for one that [`is_settled`].
@@ -134,14 +121,14 @@ impl StatCache {
         let used = self.used.iter().filter(|used| **used).count();
         let keep_unused = self.known.len() - used <= used + UNUSED_MAX;
         let mut body = Vec::with_capacity(self.bytes.len() + self.learnt.len() * 160 + 64);
-        body.extend(self.magic);
+        body.extend(MAGIC);
         body.extend(0u64.to_le_bytes());
         let mut count = 0u64;
         let mut add = |path: &[u8], stamp: &Stamp, hash: &[u8; 32]| {
             let Ok(length) = u32::try_from(path.len()) else { return };
             body.extend(length.to_le_bytes());
             body.extend(path);
-            body.extend(encode_stamp(stamp));
+            body.extend(stamp.to_bytes());
             body.extend(hash);
             count += 1;
         };
@@ -162,40 +149,10 @@ impl StatCache {
         for (new, stamp, hash) in learnt {
             add(new, stamp, hash);
         }
-        body[self.magic.len()..self.magic.len() + 8].copy_from_slice(&count.to_le_bytes());
+        body[MAGIC.len()..MAGIC.len() + 8].copy_from_slice(&count.to_le_bytes());
         let hash = blake3::hash(&body);
         body.extend(hash.as_bytes());
         body
-    }
-}
-
-fn encode_stamp(stamp: &Stamp) -> [u8; STAMP_BYTES] {
-    let mut bytes = [0; STAMP_BYTES];
-    let fields = [
-        stamp.size.to_le_bytes(),
-        stamp.modified_ns.to_le_bytes(),
-        stamp.changed_ns.to_le_bytes(),
-        stamp.inode.to_le_bytes(),
-        stamp.device.to_le_bytes(),
-    ];
-    for (to, field) in bytes.chunks_exact_mut(8).zip(fields) {
-        to.copy_from_slice(&field);
-    }
-    bytes
-}
-
-fn decode_stamp(bytes: [u8; STAMP_BYTES]) -> Stamp {
-    let field = |number: usize| {
-        let mut field = [0; 8];
-        field.copy_from_slice(&bytes[number * 8..][..8]);
-        field
-    };
-    Stamp {
-        size: u64::from_le_bytes(field(0)),
-        modified_ns: i64::from_le_bytes(field(1)),
-        changed_ns: i64::from_le_bytes(field(2)),
-        inode: u64::from_le_bytes(field(3)),
-        device: u64::from_le_bytes(field(4)),
     }
 }
 
@@ -214,22 +171,26 @@ pub enum Clock {
 const TICK_NS: i64 = 50_000_000;
 const UNKNOWN_STEP_NS: i64 = 3_000_000_000;
 
+pub(crate) const OVERLAY: i64 = 0x794c_7630;
+
+/// The number of a file system that keeps this kernel's time; none for others.
+pub(crate) fn file_system(folder: impl AsFd) -> Option<i64> {
+    const EXT4: i64 = 0xef53;
+    const XFS: i64 = 0x5846_5342;
+    const BTRFS: i64 = 0x9123_683e;
+    const TMPFS: i64 = 0x0102_1994;
+    const F2FS: i64 = 0xf2f5_2010;
+    const ZFS: i64 = 0x2fc1_2fc1;
+    #[allow(clippy::unnecessary_cast, reason = "the field type differs between architectures")]
+    let kind = rustix::fs::fstatfs(folder).map(|system| system.f_type as i64);
+    kind.ok().filter(|kind| matches!(*kind, EXT4 | XFS | BTRFS | TMPFS | OVERLAY | F2FS | ZFS))
+}
+
 impl Clock {
     /// That of the file system of an open folder.
     pub fn of(folder: impl AsFd) -> Self {
-        const EXT4: i64 = 0xef53;
-        const XFS: i64 = 0x5846_5342;
-        const BTRFS: i64 = 0x9123_683e;
-        const TMPFS: i64 = 0x0102_1994;
-        const OVERLAY: i64 = 0x794c_7630;
-        const F2FS: i64 = 0xf2f5_2010;
-        const ZFS: i64 = 0x2fc1_2fc1;
-        #[allow(clippy::unnecessary_cast, reason = "the field type differs between architectures")]
-        let kind = rustix::fs::fstatfs(&folder).map(|system| system.f_type as i64);
-        match (kind, rustix::fs::fstat(&folder)) {
-            (Ok(EXT4 | XFS | BTRFS | TMPFS | OVERLAY | F2FS | ZFS), Ok(stat)) => {
-                Self::Local { device: stat.st_dev }
-            }
+        match (file_system(&folder), rustix::fs::fstat(&folder)) {
+            (Some(_), Ok(stat)) => Self::Local { device: stat.st_dev },
             _ => Self::Other,
         }
     }

@@ -219,7 +219,8 @@ fn only<'a>(git: &'a mut Command, without: &[PathBuf]) -> &'a mut Command {
 /// Git in `folder`, of the repository in `top`, as its owner and without the user's settings for other repositories.
 pub fn git(folder: &Path, top: &Path) -> io::Result<Command> {
     let mut git = Command::new("git");
-    git.arg("--no-optional-locks").current_dir(folder).env("LC_ALL", "C").stdin(Stdio::null());
+    // Not the command's own folder: with that, this process is copied, and pays for it with each page it writes afterwards.
+    git.arg("-C").arg(folder).arg("--no-optional-locks").env("LC_ALL", "C").stdin(Stdio::null());
     for variable in REPOSITORY_VARIABLES {
         git.env_remove(variable);
     }

@@ -3,45 +3,46 @@
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use ibid_files::folder_cache::LookUps;
 use ibid_files::parallel;
 use ibid_files::stamp::Stamp;
-use ibid_files::stat_cache::{self, Clock, StatCache};
+use ibid_files::stat_cache::{self, Clock};
 
 use super::entry::Content;
 use super::{Context, Entry, Error, Kind, Selection};
 
 impl Context {
-    /// Sees to it that the content of every file of `selection` is known. `read_ns` is the present time.
-    pub(super) fn learn_contents(&self, selection: &Selection, read_ns: i64) -> Result<(), Error> {
-        let files = || {
-            let entries = selection.sources.iter().flat_map(|source| source.entries());
-            entries
-                .map(|(_, entry)| entry)
-                .filter(|entry| matches!(entry.kind, Kind::File { .. }) && entry.content().is_none())
-        };
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let cache = cache.get_or_insert_with(|| match &self.cache_file {
-            Some(file) => StatCache::load(file, stat_cache::BLAKE3),
-            None => StatCache::new(stat_cache::BLAKE3),
-        });
-        let mut cursor = 0;
+    /// Sees to it that the content of every file of `selection` is known.
+    pub(super) fn learn_contents(&self, selection: &Selection) -> Result<(), Error> {
+        // Held to the end: who asks for the same files meanwhile finds them read.
+        let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut look_ups = self.cache().map(LookUps::of);
         let mut unknown: Vec<&Entry> = Vec::new();
-        for entry in files() {
-            match cache.look_up(&mut cursor, entry.path_bytes(), entry.stamp()) {
-                Some(hash) => entry.set_content(Content { hash, size: entry.stamp().size }),
-                None => unknown.push(entry),
+        for source in &selection.sources {
+            for (_, entry) in source.entries() {
+                if !matches!(entry.kind, Kind::File { .. }) || entry.content().is_some() {
+                    continue;
+                }
+                // The walk has looked up those of folders.
+                let look_ups = look_ups.as_mut().filter(|_| !source.is_folder());
+                let stamp = entry.stamp();
+                match look_ups.and_then(|it| it.content(entry.path_bytes(), &stamp, &mut learnt)) {
+                    Some(hash) => entry.set_content(Content { hash, size: stamp.size }),
+                    None => unknown.push(entry),
+                }
             }
         }
         if unknown.is_empty() {
             return Ok(());
         }
         let clock = Clock::of(&self.root_fd);
+        let read_ns = (self.now_ns)();
         for (entry, stamp) in self.read_all(&unknown)? {
             if let Some(content) = entry.content()
                 && self.cache_file.is_some()
                 && stat_cache::is_settled(clock, &stamp, read_ns)
             {
-                cache.learn(entry.path_bytes(), stamp, content.hash);
+                learnt.read(entry.path_bytes(), stamp, content.hash);
             }
         }
         Ok(())

@@ -2,10 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ibid_files::beneath::open_beneath;
 use ibid_files::stamp::Stamp;
@@ -16,7 +17,9 @@ use super::{Context, Error};
 /// A path of a context.
 #[derive(Debug)]
 pub struct Entry {
-    path: Box<[u8]>,
+    /// Its path is among others: there are many entries, and memory for each alone would cost more than it holds.
+    paths: Arc<[u8]>,
+    path: Range<usize>,
     /// What is there.
     pub kind: Kind,
     stamp: Stamp,
@@ -51,13 +54,14 @@ pub(super) struct Content {
 }
 
 impl Entry {
-    pub(super) fn new(path: Box<[u8]>, kind: Kind, stamp: Stamp) -> Self {
-        Self { path, kind, stamp, content: OnceLock::new() }
+    /// `path` is where in `paths` its path is.
+    pub(super) fn new(paths: Arc<[u8]>, path: Range<usize>, kind: Kind, stamp: Stamp) -> Self {
+        Self { paths, path, kind, stamp, content: OnceLock::new() }
     }
 
     /// Relative to the context's root, clean.
     pub fn path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(&self.path))
+        Path::new(OsStr::from_bytes(self.path_bytes()))
     }
 
     /// Size in bytes of a file; 0 for everything else.
@@ -69,7 +73,7 @@ impl Entry {
     }
 
     pub(super) fn path_bytes(&self) -> &[u8] {
-        &self.path
+        &self.paths[self.path.clone()]
     }
 
     pub(super) fn stamp(&self) -> Stamp {

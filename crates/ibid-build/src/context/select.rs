@@ -20,10 +20,12 @@ use ibid_core::dockerignore::Ignore;
 use ibid_core::glob::Glob;
 use ibid_files::beneath::open_beneath;
 use ibid_files::stamp::Stamp;
-use rustix::fs::{AtFlags, OFlags, RawDir};
+use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
-use super::{Context, Entry, Error, Kind, walk};
+use super::names::{self, Names};
+use super::walk::{self, Entries};
+use super::{Context, Entry, Error, Kind};
 
 /// What the sources of one `COPY` are.
 #[derive(Debug, Default)]
@@ -57,7 +59,7 @@ struct Folder {
     /// Length of its own path with the `/`.
     skip: usize,
     /// What it holds.
-    entries: Arc<Vec<Entry>>,
+    entries: Arc<Entries>,
     /// Positions of those that are copied; none means all.
     kept: Option<Box<[usize]>>,
 }
@@ -102,13 +104,12 @@ impl Source {
     /// single file is its name.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
         let (single, skip, all, kept) = match &self.what {
-            What::Single(entry) => (Some((&*self.name, &**entry)), 0, [].as_slice(), None),
-            What::Folder(Folder { skip, entries, kept }) => {
-                (None, *skip, entries.as_slice(), kept.as_deref())
-            }
+            What::Single(entry) => (Some((&*self.name, &**entry)), 0, None, None),
+            What::Folder(Folder { skip, entries, kept }) => (None, *skip, Some(&**entries), kept.as_deref()),
         };
-        let count = kept.map_or(all.len(), <[usize]>::len);
-        let below = (0..count).map(move |position| &all[kept.map_or(position, |kept| kept[position])]);
+        let count = kept.map_or(all.map_or(0, Entries::len), <[usize]>::len);
+        let at = move |position: usize| all.map(|all| all.get(kept.map_or(position, |kept| kept[position])));
+        let below = (0..count).filter_map(at);
         single.into_iter().chain(below.map(move |entry| (&entry.path_bytes()[skip..], entry)))
     }
 }
@@ -329,7 +330,7 @@ fn entry(context: &Context, path: &[u8]) -> Result<Option<Entry>, Error> {
         Err(errno) => return Err(failed(errno)),
     };
     Ok(walk::kind(context, &fd, name, path, &stat)?
-        .map(|kind| Entry::new(path.into(), kind, Stamp::of(&stat))))
+        .map(|kind| Entry::new(path.into(), 0..path.len(), kind, Stamp::of(&stat))))
 }
 
 /// The resolved path as a source; none when the context does not hold it.
@@ -393,7 +394,7 @@ fn match_below(
 ) -> Result<(), Error> {
     let Some((glob, below)) = globs.split_first() else { return Ok(()) };
     let rules = &context.rules.rules;
-    for name in names(context, folder)? {
+    for name in names_in(context, folder)? {
         if !glob.matches(&name) {
             continue;
         }
@@ -418,23 +419,13 @@ fn match_below(
 }
 
 /// The sorted names in a folder; none when it is no folder.
-fn names(context: &Context, folder: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+fn names_in(context: &Context, folder: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
     let failed = |errno| walk::error(context, "list the folder", folder, errno);
     let fd = match open_beneath(&context.root_fd, folder, OFlags::RDONLY | OFlags::DIRECTORY) {
         Ok(fd) => fd,
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Vec::new()),
         Err(errno) => return Err(failed(errno)),
     };
-    let mut buffer = vec![std::mem::MaybeUninit::uninit(); 32 * 1024];
-    let mut listing = RawDir::new(&fd, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(name) = listing.next() {
-        let name = name.map_err(failed)?;
-        let name = name.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
-            names.push(name.to_vec());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
+    let names = Names::read(&fd, folder, &mut names::buffer()).map_err(failed)?;
+    Ok(names.iter().map(|name| name.bytes().to_vec()).collect())
 }

@@ -358,7 +358,7 @@ fn names_that_are_no_utf8_are_carried_as_they_are() {
     fs::write(folder.path(name), "odd").expect("write");
     let context = folder.context("");
     let entries = context.walk().expect("walk");
-    assert_eq!(entries[0].path(), Path::new(name));
+    assert_eq!(entries.get(0).path(), Path::new(name));
     let selection = context.select(&["?? ?"]).expect("select");
     assert_eq!(selection.sources[0].name(), b"\xff\xfe \n");
 }

@@ -2,19 +2,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
 
 use ibid_core::dockerignore::Verdict;
 use ibid_core::run::LEDGER_FOLDER;
 use ibid_files::beneath::open_beneath;
+use ibid_files::folder_cache::{self, FolderCache, KnownFolder, Listing as RememberedNames};
 use ibid_files::parallel;
 use ibid_files::stamp::Stamp;
+use ibid_files::stat_cache::{self, Clock};
 use rustix::fs::{AtFlags, FileType, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
+use super::entry::Content;
+use super::names::{self, Buffer, Names};
 use super::{Context, Entry, Error, Kind};
 
 /// Everything in a context, kept and dropped.
@@ -41,11 +45,38 @@ pub struct Found {
     pub rule: Option<usize>,
 }
 
-/// What is kept below a folder of the context, sorted by path.
-pub(super) fn kept_below(context: &Context, folder: &[u8]) -> Result<Vec<Entry>, Error> {
-    let mut found = walk(context, folder, false)?;
-    found.retain(|found| found.kept);
-    Ok(found.into_iter().map(|found| found.entry).collect())
+/// What a folder and those below it hold that builds see, sorted by path.
+#[derive(Debug)]
+pub struct Entries {
+    /// What each of the folders holds, where it was found: there are many, and moving them would cost as much as finding them.
+    folders: Vec<Vec<Found>>,
+    order: Vec<Position>,
+}
+
+/// Which of the folders an entry is in, and which of those there it is.
+type Position = (u32, u32);
+
+impl Entries {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The entry with a number below [`Entries::len`].
+    pub fn get(&self, number: usize) -> &Entry {
+        let (folder, place) = self.order[number];
+        &self.folders[folder as usize][place as usize].entry
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
+        (0..self.len()).map(|number| self.get(number))
+    }
 }
 
 /// The folders right below the root that are dropped whole.
@@ -53,7 +84,7 @@ pub(super) fn dropped_folders(context: &Context) -> Result<Vec<PathBuf>, Error> 
     const FOLDERS_MAX: usize = 200;
     let failed = |errno: Errno| error(context, "list the folder", b"", errno);
     let root = open_beneath(&context.root_fd, b"", OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
-    let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
+    let mut buffer = names::buffer();
     let mut names = RawDir::new(&root, &mut buffer);
     let mut folders = Vec::new();
     while let Some(name) = names.next() {
@@ -71,7 +102,10 @@ pub(super) fn dropped_folders(context: &Context) -> Result<Vec<PathBuf>, Error> 
 
 /// Everything in the context.
 pub(super) fn listing(context: &Context) -> Result<Listing, Error> {
-    let mut found = walk(context, b"", true)?;
+    let Entries { folders, order } = below(context, b"", true)?;
+    let mut folders: Vec<_> = folders.into_iter().map(Vec::into_iter).collect();
+    let mut found: Vec<Found> =
+        order.iter().filter_map(|(folder, _)| folders[*folder as usize].next()).collect();
     // Some rule may have brought something back in them, so they were looked into; it did not.
     let dropped: HashSet<Box<[u8]>> = found
         .iter()
@@ -89,41 +123,70 @@ pub(super) fn listing(context: &Context) -> Result<Listing, Error> {
     })
 }
 
-fn walk(context: &Context, folder: &[u8], with_dropped: bool) -> Result<Vec<Found>, Error> {
+/// What is kept below a folder of the context; with what is dropped, if asked for.
+pub(super) fn below(context: &Context, folder: &[u8], with_dropped: bool) -> Result<Entries, Error> {
+    let memory = context.cache().map(|cache| Memory {
+        cache,
+        clock: folder_cache::clock_of_names(&context.root_fd),
+        start_ns: (context.now_ns)(),
+    });
     let lister = || Lister {
         context,
         with_dropped,
-        buffer: vec![MaybeUninit::uninit(); 32 * 1024],
+        memory: memory.as_ref(),
+        buffer: names::buffer(),
         folders: Vec::new(),
+        has_dropped: false,
+        used: Vec::new(),
+        listed: Vec::new(),
     };
     let first = (folder.to_vec(), context.rules.rules.verdict(folder));
     let listers = parallel::each(first, lister, |lister, (folder, verdict), subfolders| {
         lister.list(&folder, verdict, subfolders)
     })?;
-    let folders = listers.into_iter().flat_map(|lister| lister.folders).collect();
-    let mut found = in_order(folder, folders);
-    keep_parents(&mut found);
-    Ok(found)
+    let has_dropped = listers.iter().any(|lister| lister.has_dropped);
+    let mut folders = Vec::new();
+    let mut learnt = context.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+    for lister in listers {
+        folders.extend(lister.folders);
+        lister.used.into_iter().for_each(|number| learnt.used(number));
+        lister.listed.into_iter().for_each(|names| learnt.listed(names));
+    }
+    drop(learnt);
+    let mut order = in_order(folder, &folders);
+    let mut folders: Vec<Vec<Found>> = folders.into_iter().map(|(_, found)| found).collect();
+    if has_dropped {
+        keep_parents(&mut folders);
+        order.retain(|(folder, place)| with_dropped || folders[*folder as usize][*place as usize].kept);
+    }
+    Ok(Entries { folders, order })
 }
 
-/// What was found in `folder` and below, sorted by path; what each of the folders holds is sorted already.
-fn in_order(folder: &[u8], mut folders: HashMap<Vec<u8>, Vec<Found>>) -> Vec<Found> {
-    let mut all = Vec::with_capacity(folders.values().map(Vec::len).sum());
+/// Where each entry of `folder` and below is, sorted by path; what each of the folders holds is sorted already.
+fn in_order(folder: &[u8], folders: &[(Vec<u8>, Vec<Found>)]) -> Vec<Position> {
+    let number = |number: usize| u32::try_from(number).expect("memory holds fewer entries");
+    let numbers: HashMap<&[u8], usize> =
+        folders.iter().enumerate().map(|(number, (path, _))| (path.as_slice(), number)).collect();
+    let mut all = Vec::with_capacity(folders.iter().map(|(_, found)| found.len()).sum());
     // From the outermost folder to the one at hand: what is left of each, and those of its folders that come next. A path is
     // sorted as a text, so that `a-b` is between `a` and `a/b`.
-    let begun = |found: Vec<Found>| (found.into_iter(), Vec::<Vec<u8>>::new());
-    let mut levels: Vec<_> = folders.remove(folder).map(begun).into_iter().collect();
-    while let Some((left, waiting)) = levels.last_mut() {
-        let next = left.as_slice().first().map(|found| found.entry.path_bytes());
-        let is_next =
-            |folder: &mut Vec<u8>| next.is_none_or(|next| folder.iter().chain(b"/").lt(next.iter()));
+    let begun = |folder: &[u8]| {
+        let folder = *numbers.get(folder)?;
+        Some((folder, folders[folder].1.iter().enumerate(), Vec::<&[u8]>::new()))
+    };
+    let mut levels: Vec<_> = begun(folder).into_iter().collect();
+    while let Some((folder, left, waiting)) = levels.last_mut() {
+        let is_next = |folder: &mut &[u8]| {
+            let next = left.clone().next().map(|(_, found)| found.entry.path_bytes());
+            next.is_none_or(|next| folder.iter().chain(b"/").lt(next.iter()))
+        };
         if let Some(folder) = waiting.pop_if(is_next) {
-            levels.extend(folders.remove(&folder).map(begun));
-        } else if let Some(found) = left.next() {
+            levels.extend(begun(folder));
+        } else if let Some((place, found)) = left.next() {
             if found.entry.kind == Kind::Folder {
-                waiting.push(found.entry.path_bytes().to_vec());
+                waiting.push(found.entry.path_bytes());
             }
-            all.push(found);
+            all.push((number(*folder), number(place)));
         } else {
             levels.pop();
         }
@@ -132,20 +195,17 @@ fn in_order(folder: &[u8], mut folders: HashMap<Vec<u8>, Vec<Found>>) -> Vec<Fou
 }
 
 /// Keeps the dropped folders that hold something kept.
-fn keep_parents(found: &mut [Found]) {
-    let dropped_folders = found.iter().any(|found| !found.kept && found.entry.kind == Kind::Folder);
-    if !dropped_folders {
-        return;
-    }
+fn keep_parents(folders: &mut [Vec<Found>]) {
+    let is_dropped_folder = |found: &Found| !found.kept && found.entry.kind == Kind::Folder;
     let mut needed: HashSet<Box<[u8]>> = HashSet::new();
-    for kept in found.iter().filter(|found| found.kept) {
+    for kept in folders.iter().flatten().filter(|found| found.kept) {
         for path in parents(kept.entry.path_bytes()) {
             if !needed.insert(path.into()) {
                 break;
             }
         }
     }
-    for folder in found.iter_mut().filter(|found| !found.kept && found.entry.kind == Kind::Folder) {
+    for folder in folders.iter_mut().flatten().filter(|found| is_dropped_folder(found)) {
         folder.kept = needed.contains(folder.entry.path_bytes());
     }
 }
@@ -156,13 +216,39 @@ fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     slashes.map(|(slash, _)| &path[..slash])
 }
 
+/// What is known from other builds, and how more of it is learnt.
+struct Memory<'a> {
+    cache: &'a FolderCache,
+    /// That of the file system, if names may be remembered there.
+    clock: Option<Clock>,
+    /// When the walk began.
+    start_ns: i64,
+}
+
+impl Memory<'_> {
+    /// Whether a folder's stamp tells of every change of its names.
+    fn vouches_for(&self, stamp: &Stamp) -> bool {
+        matches!(self.clock, Some(Clock::Local { device }) if device == stamp.device)
+    }
+}
+
 struct Lister<'a> {
     context: &'a Context,
     with_dropped: bool,
-    buffer: Vec<MaybeUninit<u8>>,
+    memory: Option<&'a Memory<'a>>,
+    buffer: Buffer,
     /// What folders hold, sorted.
     folders: Vec<(Vec<u8>, Vec<Found>)>,
+    /// Whether the rules drop any of that.
+    has_dropped: bool,
+    /// The numbers of those that were known.
+    used: Vec<usize>,
+    /// The names of those that were read, to be remembered.
+    listed: Vec<RememberedNames>,
 }
+
+/// A folder whose path and verdict are known.
+type Subfolder = (Vec<u8>, Verdict);
 
 impl Lister<'_> {
     /// Finds what `folder` holds, and adds those of its folders that are to be listed to `subfolders`.
@@ -170,9 +256,8 @@ impl Lister<'_> {
         &mut self,
         folder: &[u8],
         verdict: Verdict,
-        subfolders: &mut Vec<(Vec<u8>, Verdict)>,
+        subfolders: &mut Vec<Subfolder>,
     ) -> Result<(), Error> {
-        let rules = &self.context.rules.rules;
         let failed = |errno: Errno| error(self.context, "list the folder", folder, errno);
         let fd = match open_beneath(&self.context.root_fd, folder, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(fd) => fd,
@@ -181,47 +266,87 @@ impl Lister<'_> {
             Err(Errno::ACCESS | Errno::PERM) if verdict.ignored => return Ok(()),
             Err(errno) => return Err(failed(errno)),
         };
-        let mut found = Vec::new();
-        let mut names = RawDir::new(&fd, &mut self.buffer);
-        while let Some(name) = names.next() {
-            let name = name.map_err(failed)?;
-            let (file_type, name) = (name.file_type(), name.file_name());
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
+        let known = self.memory.and_then(|memory| memory.cache.folder(folder));
+        self.used.extend(known.map(|known| known.number));
+        // Before its names are read: one that comes later makes another stamp.
+        let stamp = match self.memory {
+            Some(_) => Some(Stamp::of(&rustix::fs::fstat(&fd).map_err(failed)?)),
+            None => None,
+        };
+        let vouched = stamp.filter(|stamp| self.memory.is_some_and(|memory| memory.vouches_for(stamp)));
+        let before = subfolders.len();
+        let remembered = known.filter(|known| vouched.is_some_and(|stamp| known.has_names_of(&stamp)));
+        if let Some(names) = remembered.and_then(|known| Names::remembered(&known, folder))
+            && let Some(found) = self.find(&fd, &names, verdict, known, true, subfolders)?
+        {
+            self.found(folder, found);
+            return Ok(());
+        }
+        subfolders.truncate(before);
+        let names = Names::read(&fd, folder, &mut self.buffer).map_err(failed)?;
+        let found = self.find(&fd, &names, verdict, known, false, subfolders)?.unwrap_or_default();
+        self.found(folder, found);
+        if let (Some(memory), Some(stamp)) = (self.memory, vouched)
+            && let Some(clock) = memory.clock
+            && stat_cache::is_settled(clock, &stamp, memory.start_ns)
+        {
+            let mut listed = RememberedNames::new(folder, stamp);
+            names.iter().for_each(|name| listed.add(name.bytes(), name.may_be_folder));
+            self.listed.push(listed);
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, folder: &[u8], found: Vec<Found>) {
+        self.has_dropped |= found.iter().any(|found| !found.kept);
+        self.folders.push((folder.to_vec(), found));
+    }
+
+    /// What has these names in a folder. Of names that are only remembered, none when one of them is gone.
+    fn find(
+        &self,
+        fd: &OwnedFd,
+        names: &Names,
+        verdict: Verdict,
+        known: Option<KnownFolder>,
+        are_remembered: bool,
+        subfolders: &mut Vec<Subfolder>,
+    ) -> Result<Option<Vec<Found>>, Error> {
+        let rules = &self.context.rules.rules;
+        let mut contents = known.map(|known| known.names());
+        let mut all = Vec::with_capacity(names.len());
+        for name in names.iter() {
             // What is recorded of runs changes with each run, and is nobody's code.
-            if name.to_bytes() == LEDGER_FOLDER.as_bytes()
-                && self.context.layers.is_none()
-                && matches!(file_type, FileType::Directory | FileType::Unknown)
+            if name.may_be_folder && name.bytes() == LEDGER_FOLDER.as_bytes() && self.context.layers.is_none()
             {
                 continue;
             }
-            let mut path = Vec::with_capacity(folder.len() + 1 + name.count_bytes());
-            if !folder.is_empty() {
-                path.extend(folder);
-                path.push(b'/');
-            }
-            path.extend(name.to_bytes());
-            let own = if rules.is_empty() { Verdict::default() } else { rules.verdict_below(verdict, &path) };
-            let may_be_folder = matches!(file_type, FileType::Directory | FileType::Unknown);
-            if own.ignored && !self.with_dropped && !(may_be_folder && rules.may_descend(own, &path)) {
+            let path = name.path();
+            let own = if rules.is_empty() { Verdict::default() } else { rules.verdict_below(verdict, path) };
+            if own.ignored && !self.with_dropped && !(name.may_be_folder && rules.may_descend(own, path)) {
                 continue;
             }
-            let stat = match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            let stat = match rustix::fs::statat(fd, name.for_system(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
+                Err(Errno::NOENT) if are_remembered => return Ok(None),
                 Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(error(self.context, "read the attributes of", &path, errno)),
+                Err(errno) => return Err(error(self.context, "read the attributes of", path, errno)),
             };
-            let Some(kind) = kind(self.context, &fd, name, &path, &stat)? else { continue };
-            if kind == Kind::Folder && rules.may_descend(own, &path) {
-                subfolders.push((path.clone(), own));
+            let Some(kind) = kind(self.context, fd, name.for_system(), path, &stat)? else { continue };
+            if kind == Kind::Folder && rules.may_descend(own, path) {
+                subfolders.push((path.to_vec(), own));
             }
-            let entry = Entry::new(path.into(), kind, Stamp::of(&stat));
-            found.push(Found { entry, kept: !own.ignored, rule: own.rule });
+            let stamp = Stamp::of(&stat);
+            let entry = Entry::new(Arc::clone(name.paths), name.start..name.end, kind, stamp);
+            if matches!(entry.kind, Kind::File { .. })
+                && let Some(known) = contents.as_mut().and_then(|contents| contents.find(name.bytes()))
+                && let Some(hash) = known.content_of(&stamp)
+            {
+                entry.set_content(Content { hash, size: stamp.size });
+            }
+            all.push(Found { entry, kept: !own.ignored, rule: own.rule });
         }
-        found.sort_unstable_by(|a, b| a.entry.path_bytes().cmp(b.entry.path_bytes()));
-        self.folders.push((folder.to_vec(), found));
-        Ok(())
+        Ok(Some(all))
     }
 }
 
@@ -248,3 +373,6 @@ pub(super) fn kind(
 pub(super) fn error(context: &Context, action: &'static str, path: &[u8], errno: Errno) -> Error {
     Error::Io { action, path: context.root.join(OsStr::from_bytes(path)), source: errno.into() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,8 @@ pub(super) struct Index {
 #[derive(Debug, Clone)]
 struct Bucket {
     length: usize,
-    rules: HashMap<Box<[u8]>, Vec<usize>>,
+    /// Most ignore files have so few rules that this is faster than hashing.
+    rules: BTreeMap<Box<[u8]>, Vec<usize>>,
 }
 
 impl Index {
@@ -77,7 +78,7 @@ impl Index {
             };
             let at = buckets.partition_point(|bucket| bucket.length < literal.len());
             if buckets.get(at).is_none_or(|bucket| bucket.length != literal.len()) {
-                buckets.insert(at, Bucket { length: literal.len(), rules: HashMap::new() });
+                buckets.insert(at, Bucket { length: literal.len(), rules: BTreeMap::new() });
             }
             buckets[at].rules.entry(literal.into()).or_default().push(number);
         }

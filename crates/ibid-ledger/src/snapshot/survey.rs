@@ -143,8 +143,8 @@ impl Survey {
         let start_ns = stat_cache::now_ns();
         let cache_file = ledger.folder().join("files");
         let mut cache = match remembering {
-            true => StatCache::load(&cache_file, stat_cache::SHA256),
-            false => StatCache::new(stat_cache::SHA256),
+            true => StatCache::load(&cache_file),
+            false => StatCache::default(),
         };
         let Listing { folders, mut dropped, large } = project.list()?;
         let mut contents: HashMap<(usize, &[u8]), (Digest, u64)> = HashMap::new();
