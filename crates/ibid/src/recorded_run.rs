@@ -173,7 +173,9 @@ impl RecordedRun<'_> {
                 }
             };
             let mut on_start = || {
-                let _nobody_waits = known.take().map(|known| tell.send(known));
+                if let Some(known) = known.take() {
+                    let _nobody_waits = tell.send(known);
+                }
             };
             let mut go = || self.detached.into_iter().for_each(|detached| detached.go(self.id));
             let on_terminate =
