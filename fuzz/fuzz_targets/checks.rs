@@ -11,8 +11,12 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|source: &[u8]| {
     let Ok(dockerfile) = dockerfile::parse(source) else { return };
-    let options =
-        PlanOptions { build_args: BTreeMap::new(), target: None, architecture: "amd64".to_owned() };
+    let options = PlanOptions {
+        build_args: BTreeMap::new(),
+        target: None,
+        architecture: "amd64".to_owned(),
+        contexts: BTreeMap::new(),
+    };
     let directive = dockerfile.directives().check.as_deref();
     let settings = Settings::new(directive, &options.build_args).unwrap_or_default();
     let images = check::images(&dockerfile, &options);

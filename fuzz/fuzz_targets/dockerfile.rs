@@ -18,6 +18,7 @@ fuzz_target!(|source: &[u8]| {
         build_args: BTreeMap::from([("A".to_owned(), "given".to_owned())]),
         target: None,
         architecture: "amd64".to_owned(),
+        contexts: BTreeMap::new(),
     };
     let lines = source.split(|byte| *byte == b'\n').count();
     if let Err(error) = plan(source, trigger, &options) {

@@ -17,7 +17,8 @@ fuzz_target!(|text: &[u8]| {
         return;
     }
     let verdict = ignore.verdict(path);
-    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).chain([path.len()]);
+    let ends =
+        path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).chain([path.len()]);
     let mut below = Verdict::default();
     for end in ends {
         if end < path.len() && !verdict.ignored {

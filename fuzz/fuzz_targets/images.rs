@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use ibid_store::{Limit, Store};
+use ibid_store::{LedgerNeeds, Limit, Store};
 use libfuzzer_sys::fuzz_target;
 
 const BLOCK_BYTES: usize = 512;
@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
                 let config = store.image(&image.image).expect("a configuration");
                 assert!(config.rootfs.diff_ids.iter().all(|layer| store.has_layer(layer)));
             }
-            store.collect(Limit::Bytes(0), false, &|| ()).expect("removable");
+            store.collect(Limit::Bytes(0), false, &|_| LedgerNeeds::Absent, &|| ()).expect("removable");
         }
         Err(_) => {
             let layers = std::fs::read_dir(store.root().join("layers")).expect("layers").count();

@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 
 use ibid_core::digest::{DiffId, Digest};
-use ibid_store::{Limit, Store};
+use ibid_store::{LedgerNeeds, Limit, Store};
 use libfuzzer_sys::fuzz_target;
 
 const BLOCK_BYTES: usize = 512;
@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(store.layer_tar_size(&layer).expect("a size"), archive.len() as u64);
         let verified = store.verify(&|_, _| ()).expect("readable");
         assert!(verified.damaged.is_empty(), "{:?}", verified.damaged);
-        store.collect(Limit::Bytes(0), false, &|| ()).expect("removable");
+        store.collect(Limit::Bytes(0), false, &|_| LedgerNeeds::Absent, &|| ()).expect("removable");
     }
     let left = std::fs::read_dir(store.root().join("tmp")).expect("the folder of drafts").count();
     assert_eq!(left, 0);
