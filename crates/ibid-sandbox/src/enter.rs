@@ -235,8 +235,8 @@ pub fn enter(container: &LiveContainer, another: &Another, stdio: Stdio) -> Resu
         argv: &CStrings::new(words.map_err(|_| setup("name a process")(Errno::INVAL))?),
         env: &CStrings::new(Vec::new()),
         descriptors: &descriptors,
-        // Until it is in those of the run.
-        namespaces: Namespaces { mount: true, ..Namespaces::default() },
+        // Until it is in those of the run. Others than root cannot make one yet.
+        namespaces: Namespaces { mount: userns::capable(), ..Namespaces::default() },
         keep_capabilities: !rustix::process::geteuid().is_root(),
         known_as: None,
         own_ids: userns::host_ids(),
