@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use ibid_testing::{Need, OrdinaryUser, Place, busybox, need};
+use ibid_testing::{Need, OrdinaryUser, Place, busybox, copy_program, need};
 
 const UID: u32 = 3_000_001;
 const GID: u32 = 3_000_002;
@@ -32,7 +32,7 @@ fn check(wrap: &dyn Fn(&Place, &Command) -> Command) {
     let place = Place::new();
     place.folder("project/output");
     fs::copy(busybox, place.path().join("project/busybox")).expect("a copy");
-    fs::copy(env!("CARGO_BIN_EXE_ibid"), place.path().join("ibid")).expect("the program is copied");
+    copy_program(env!("CARGO_BIN_EXE_ibid").as_ref(), &place.path().join("ibid"));
     place.file("project/Dockerfile", DOCKERFILE);
     place.file("project/ibid.toml", "name = \"far\"\n[run]\noutputs = [\"output\"]\n");
     let person = OrdinaryUser { name: String::new(), uid: UID, gid: GID };

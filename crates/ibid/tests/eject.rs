@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use ibid_testing::{Need, OrdinaryUser, Place, need};
+use ibid_testing::{Need, OrdinaryUser, Place, copy_program, need};
 use support::engine::{Engine, has_program};
 use support::text;
 
@@ -39,7 +39,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let site = Self { place: Place::new(), person: OrdinaryUser::without_subordinate_ids() };
-        fs::copy(env!("CARGO_BIN_EXE_ibid"), site.place.path().join("ibid")).expect("the program is copied");
+        copy_program(env!("CARGO_BIN_EXE_ibid").as_ref(), &site.place.path().join("ibid"));
         site.place.folder("my project/bin");
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
         fs::copy(busybox.expect("was needed"), site.project().join("bin/busybox")).expect("a copy");

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use ibid_testing::{Need, OrdinaryUser, Place, need};
+use ibid_testing::{Need, OrdinaryUser, Place, copy_program, need};
 use support::engine::has_program;
 use support::{Project, can_build, text};
 
@@ -49,7 +49,7 @@ struct Site {
 impl Site {
     fn new(user: Option<OrdinaryUser>) -> Self {
         let site = Self { place: Place::new(), user };
-        fs::copy(env!("CARGO_BIN_EXE_ibid"), site.path("ibid")).expect("the program is copied");
+        copy_program(env!("CARGO_BIN_EXE_ibid").as_ref(), &site.path("ibid"));
         site.place.folder("project/bin");
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
         fs::copy(busybox.expect("was needed"), site.path("project/bin/busybox")).expect("a copy");

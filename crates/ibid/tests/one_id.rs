@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use ibid_testing::{Need, OrdinaryUser, Place, need};
+use ibid_testing::{Need, OrdinaryUser, Place, copy_program, need};
 use support::{BASE, text};
 
 /// Everything that changes owners or ids, or asks for them, in as many ways as programs have.
@@ -49,7 +49,7 @@ struct Site {
 impl Site {
     fn new(user: Option<OrdinaryUser>, dockerfile: &str) -> Self {
         let site = Self { place: Place::new(), user };
-        fs::copy(env!("CARGO_BIN_EXE_ibid"), site.path("ibid")).expect("the program is copied");
+        copy_program(env!("CARGO_BIN_EXE_ibid").as_ref(), &site.path("ibid"));
         site.place.file("project/Dockerfile", dockerfile);
         site.place
             .file("project/ibid.toml", &format!("name = \"one\"\n{BASE}[run]\noutputs = [\"output\"]\n"));

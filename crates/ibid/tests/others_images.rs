@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
-use ibid_testing::{Need, OrdinaryUser, Place, busybox, need};
+use ibid_testing::{Need, OrdinaryUser, Place, busybox, copy_program, need};
 
 /// A user by ids that no ordinary person can give to a file, and files of theirs in all kinds.
 const DOCKERFILE: &str = r#"FROM scratch
@@ -31,7 +31,7 @@ impl Site {
             return None;
         }
         let (place, user) = (Place::new(), OrdinaryUser::find().expect("found before"));
-        fs::copy(env!("CARGO_BIN_EXE_ibid"), place.path().join("ibid")).expect("the program is copied");
+        copy_program(env!("CARGO_BIN_EXE_ibid").as_ref(), &place.path().join("ibid"));
         place.folder("root");
         fs::copy(busybox().expect("found before"), place.path().join("root/busybox")).expect("a copy");
         place.file("root/Dockerfile", DOCKERFILE);

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ibid_testing::{Need, OrdinaryUser, Place, TinyRoot, need};
+use ibid_testing::{Need, OrdinaryUser, Place, TinyRoot, copy_program, need};
 
 /// A test of something that holds whoever starts the container.
 pub type Test = fn(&World);
@@ -136,7 +136,7 @@ pub fn own_program() -> &'static Path {
     let (_place, program) = COPY.get_or_init(|| {
         let place = Place::new();
         let program = place.path().join("sandbox-tests");
-        std::fs::copy("/proc/self/exe", &program).expect("room for a copy");
+        copy_program(&std::env::current_exe().expect("its own path"), &program);
         (place, program)
     });
     program

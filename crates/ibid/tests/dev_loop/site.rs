@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use ibid_testing::{Need, OrdinaryUser, Place, busybox, need};
+use ibid_testing::{Need, OrdinaryUser, Place, busybox, copy_program, need};
 
 pub const DOCKERFILE: &str = "FROM scratch\nCOPY bin /bin\nCOPY etc /etc\nENV PATH=/bin\nWORKDIR /code\nENTRYPOINT [\"sh\", \"train.sh\"]\n";
 
@@ -40,7 +40,7 @@ impl Site {
 
     pub fn new(user: Option<OrdinaryUser>) -> Self {
         let site = Self { place: Place::new(), user };
-        fs::copy(env!("CARGO_BIN_EXE_ibid"), site.path("ibid")).expect("the program is copied");
+        copy_program(env!("CARGO_BIN_EXE_ibid").as_ref(), &site.path("ibid"));
         site.project("project");
         site
     }

@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use ibid_testing::{Need, OrdinaryUser, Place, need};
+use ibid_testing::{Need, OrdinaryUser, Place, copy_program, need};
 use inside::Inside;
 use support::engine::Engine;
 
@@ -197,7 +197,7 @@ struct Site {
 impl Site {
     fn new(level: u8, user: Option<OrdinaryUser>, engine: Option<OtherEngine>, busybox: &str) -> Self {
         let site = Self { place: Place::new(), user, level, inside: None, engine };
-        fs::copy(env!("CARGO_BIN_EXE_ibid"), site.path("ibid")).expect("the program is copied");
+        copy_program(env!("CARGO_BIN_EXE_ibid").as_ref(), &site.path("ibid"));
         site.place.folder("project/bin");
         fs::copy(busybox, site.path("project/bin/busybox")).expect("a copy");
         let programs = [

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use ibid_ledger::ledger::Ledger;
 use ibid_ledger::record::Record;
-use ibid_testing::{Need, OrdinaryUser, Place, need};
+use ibid_testing::{Need, OrdinaryUser, Place, copy_program, need};
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY bin /bin\nCOPY run.sh /code/run.sh\nWORKDIR /code\nENTRYPOINT [\"/bin/sh\", \"/code/run.sh\"]\n";
 
@@ -69,7 +69,7 @@ impl Site {
             return None;
         };
         let site = Self { place: Place::new(), user };
-        fs::copy(env!("CARGO_BIN_EXE_ibid"), site.place.path().join("ibid")).expect("a copy");
+        copy_program(env!("CARGO_BIN_EXE_ibid").as_ref(), &site.place.path().join("ibid"));
         site.place.folder("project/bin");
         fs::copy(busybox, site.path("bin/busybox")).expect("a copy");
         for program in ["sh", "cat", "cp", "echo", "head", "mkdir", "sleep", "touch", "truncate"] {
