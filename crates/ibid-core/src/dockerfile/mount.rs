@@ -74,8 +74,9 @@ struct Options {
     kind: String,
     /// The names that were used, without abbreviation.
     given: Vec<&'static str>,
+    from_name: String,
+    /// What that is, unless it is nothing.
     from: Option<CopyFrom>,
-    from_scratch: bool,
     source: String,
     target: String,
     readonly: Option<bool>,
@@ -145,7 +146,7 @@ pub(super) fn mount(words: &MountWords, reading: &mut Reading) -> Result<Mount, 
         return Err(ErrorKind::MountOption { kind, option: (*option).to_owned(), nearest: None });
     }
     match options.kind.as_str() {
-        "bind" if options.from_scratch => Err(ErrorKind::MountFromScratch),
+        "bind" if options.from_name == "scratch" => Err(ErrorKind::MountFromScratch),
         "bind" => Ok(Mount::Bind {
             target: options.target(reading)?,
             writable: options.readonly == Some(false),
@@ -187,8 +188,12 @@ impl Options {
                 Some(value) if *name == "from" => value.clone(),
                 Some(value) => (reading.expand)(value)?,
             };
-            options.set(name, written, value, reading)?;
+            options.set(name, written, value)?;
             options.given.push(name);
+        }
+        // Of several, the last alone: only that one is sure to be there.
+        if !matches!(options.from_name.as_str(), "" | "scratch") {
+            options.from = Some((reading.source)(&options.from_name)?);
         }
         match unknown {
             Some(option) => Err(ErrorKind::MountOption {
@@ -200,7 +205,7 @@ impl Options {
         }
     }
 
-    fn set(&mut self, name: &str, written: &str, value: String, reading: &Reading) -> Result<(), ErrorKind> {
+    fn set(&mut self, name: &str, written: &str, value: String) -> Result<(), ErrorKind> {
         let wrong = |expected| Err(wrong(written, &value, expected));
         match name {
             "type" => {
@@ -210,11 +215,7 @@ impl Options {
                 }
                 self.kind = kind;
             }
-            "from" => {
-                self.from_scratch = value == "scratch";
-                let is_named = !value.is_empty() && !self.from_scratch;
-                self.from = is_named.then(|| (reading.source)(&value)).transpose()?;
-            }
+            "from" => self.from_name = value,
             "source" => self.source = value,
             "target" => self.target = value,
             "readonly" | "readwrite" | "required" => {

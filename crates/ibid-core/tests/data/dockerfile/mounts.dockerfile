@@ -17,6 +17,7 @@ RUN --mount=target=in,source=data/$VERSION,rw --mount=type=bind,from=tools,sourc
 RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked,id=pip-$VERSION pip install x
 RUN --mount=type=cache,target=${HOME_OF}/.cache,uid=1000,gid=1000,mode=0700 \
     --mount=type=cache,target=mod,from=golang:1.22,source=/go/pkg/mod,readonly go build
+RUN --mount=target=/twice,from=unused,from=tools true
 RUN --mount=type=tmpfs,target=/tmp,size=64m --network=none ["make", "test"]
 RUN --mount=type=secret,id=token --mount=type=secret,id=key,env=KEY,target=/k,required=true,mode=0440,gid=5 --network=host fetch
 RUN --mount=type=ssh --mount=type=ssh,id=work,required --security=sandbox --network=default git clone x
