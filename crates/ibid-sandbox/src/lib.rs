@@ -17,7 +17,8 @@
 //!
 //! Invariants:
 //! - `plan` decides and touches nothing; the stage performs and decides nothing.
-//! - [`userns::ensure`] is called first in `main`; afterwards everything here may mount and change owners.
+//! - [`userns::ensure`] is called first in `main`; afterwards everything here may change owners, mount in namespaces that it makes, and, after
+//!   [`rootfs::private_mount_namespace`], in this process's own.
 //! - [`stage_main_if_asked`] comes even before that: the stage must stay single-threaded.
 //! - The stage lives as long as the other end of its socket. When `ibid` dies, however it dies, the
 //!   stage leaves, and the kernel ends everything else in its process namespace.
