@@ -269,7 +269,10 @@ impl<'a> Job<'a> {
         fetched: &BTreeMap<usize, Fetched>,
     ) -> Result<Devices, Error> {
         let Self { copy, source, made_owner, .. } = *self;
-        let mut target = Target::open(&view.root)?;
+        let mut target = match view.mounted.is_some() && self.has_no_hard_links(fetched) {
+            true => Target::open_over(&view.root, self.place.draft.upper())?,
+            false => Target::open(&view.root)?,
+        };
         let mut devices = Devices::default();
         let mut writer = Writer::new(&mut target, made_owner);
         let sources = selection.sources.len() + fetched.len() + copy.inline.len();
@@ -317,6 +320,11 @@ impl<'a> Job<'a> {
         }
         devices.extend(writer.finish()?);
         Ok(devices)
+    }
+
+    /// The files of a build context are each their own; those of archives, layers and the like may have several names.
+    fn has_no_hard_links(&self, fetched: &BTreeMap<usize, Fetched>) -> bool {
+        matches!(self.source.metadata, Metadata::Normalised) && !self.copy.extract && fetched.is_empty()
     }
 
     /// Copies what was fetched.

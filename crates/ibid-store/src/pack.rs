@@ -4,7 +4,7 @@
 //! hashing (or compressing) overlap, each file is read once, and memory does not depend on the layer's size.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::header;
 use crate::manifest::{Entry, Kind, Manifest};
-use crate::path::as_path;
+use crate::path::{self, as_path};
 use crate::{Error, Result};
 
 /// Size of a block, and how many are under way.
@@ -27,10 +27,11 @@ pub(crate) fn pack(
     take: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     in_chunks(take, |chunks| {
+        let mut files = Files::new(tree, tree_path);
         for entry in &manifest.entries {
             header::append(&mut chunks.filling, entry);
             if let Kind::File { size } = entry.kind {
-                append_content(chunks, entry, size, tree, tree_path)?;
+                append_content(chunks, entry, size, &mut files)?;
             }
             chunks.pass_on_if_full()?;
         }
@@ -57,18 +58,12 @@ pub(crate) fn packed_size(manifest: &Manifest) -> u64 {
     bytes.saturating_add(headers.len() as u64)
 }
 
-fn append_content(
-    chunks: &mut Chunks,
-    entry: &Entry,
-    size: u64,
-    tree: BorrowedFd<'_>,
-    tree_path: &Path,
-) -> Result<()> {
+fn append_content(chunks: &mut Chunks, entry: &Entry, size: u64, files: &mut Files) -> Result<()> {
     if size == 0 {
         return Ok(());
     }
-    let shown = || tree_path.join(as_path(&entry.path));
-    let file = open_beneath(tree, &entry.path).map_err(|errno| Error::io("open", &shown())(errno))?;
+    let file = files.open(&entry.path)?;
+    let shown = || files.tree_path.join(as_path(&entry.path));
     let copied = chunks.append_from(file, size).map_err(|failure| match failure {
         Failure::Read(source) => Error::io("read", &shown())(source),
         Failure::Gone => gone(),
@@ -81,11 +76,38 @@ fn append_content(
     Ok(())
 }
 
-/// Opens a file of a tree for reading, following no link on the way.
-pub(crate) fn open_beneath(tree: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<std::fs::File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+/// The files of a tree, opened for reading and through no link.
+pub(crate) struct Files<'a> {
+    tree: BorrowedFd<'a>,
+    tree_path: &'a Path,
+    /// The folder of the last one: the next is most often beside it.
+    folder: Option<(Vec<u8>, OwnedFd)>,
+}
+
+impl<'a> Files<'a> {
+    pub(crate) fn new(tree: BorrowedFd<'a>, tree_path: &'a Path) -> Self {
+        Self { tree, tree_path, folder: None }
+    }
+
+    pub(crate) fn open(&mut self, path: &[u8]) -> Result<std::fs::File> {
+        let failed = |errno| Error::io("open", &self.tree_path.join(as_path(path)))(errno);
+        let parent = path::parent(path);
+        let folder = match self.folder.take() {
+            Some(last) if last.0 == parent => last,
+            _ => (parent.to_vec(), path_folder(self.tree, parent).map_err(failed)?),
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let (_, folder) = self.folder.insert(folder);
+        rustix::fs::openat(folder, path::name(path), flags, Mode::empty()).map(Into::into).map_err(failed)
+    }
+}
+
+/// Opens a folder of a tree to go through it, which needs no more than that right. The empty path is the tree's root.
+fn path_folder(tree: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(tree.as_fd(), path, flags, Mode::empty(), resolve).map(Into::into)
+    let path = if path.is_empty() { b".".as_slice() } else { path };
+    rustix::fs::openat2(tree, path, flags, Mode::empty(), resolve)
 }
 
 /// Runs `compose` on another thread and gives what it fills to `take`.

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::layers::open_tree;
 use crate::manifest_format::{Escaped, unescape};
-use crate::pack::{Chunks, Failure, in_chunks, open_beneath};
+use crate::pack::{Chunks, Failure, Files, in_chunks};
 use crate::path::as_path;
 use crate::{Error, Result};
 
@@ -187,12 +187,14 @@ struct Join<'a> {
 
 impl Join<'_> {
     fn run(&mut self, mut records: Records, chunks: &mut Chunks) -> Result<()> {
-        let tree = open_tree(&self.layer.join("tree"))?;
+        let tree_path = self.layer.join("tree");
+        let tree = open_tree(&tree_path)?;
+        let mut files = Files::new(tree.as_fd(), &tree_path);
         while let Some(record) = next_record(&mut records, self.path)? {
             match record {
                 Record::Raw { length } => self.append(chunks, &mut records, self.path, length)?,
                 Record::Content { content, offset, length } => {
-                    let (index, shown, mut file) = self.open(tree.as_fd(), content)?;
+                    let (index, shown, mut file) = self.open(&mut files, content)?;
                     if offset != 0 || length != 0 {
                         file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", &shown))?;
                     }
@@ -213,7 +215,7 @@ impl Join<'_> {
         if copied == length { Ok(()) } else { Err(Error::Changed { path: shown.to_owned() }) }
     }
 
-    fn open(&mut self, tree: std::os::fd::BorrowedFd<'_>, content: u64) -> Result<(usize, PathBuf, File)> {
+    fn open(&mut self, files: &mut Files, content: u64) -> Result<(usize, PathBuf, File)> {
         let index = usize::try_from(content).ok().filter(|&index| index < self.places.len());
         let index = index.ok_or_else(|| self.damaged(format!("it names a content {content}")))?;
         if let Some(opened) = self.opened.take_if(|(last, ..)| *last == index) {
@@ -222,7 +224,7 @@ impl Join<'_> {
         match &self.places[index] {
             Place::Tree(path) => {
                 let shown = self.layer.join("tree").join(as_path(path));
-                let file = open_beneath(tree, path).map_err(Error::io("open", &shown))?;
+                let file = files.open(path)?;
                 Ok((index, shown, file))
             }
             Place::Shadowed => {

@@ -73,6 +73,11 @@ pub fn change(file: impl AsFd, (uid, gid): Owner) -> Result<(), Errno> {
     }
 }
 
+/// Whether a file whose owner nobody gave it, and whose status this is, has this owner on disk: then there is none to give.
+pub fn is_on_disk(status: &Stat, owner: Owner) -> bool {
+    only_uid().is_none() && (status.st_uid, status.st_gid) == owner
+}
+
 /// Changes an owner that has no ids here to one that stands for it.
 fn with_stand_in((uid, gid): Owner, change: impl Fn(Owner) -> Result<(), Errno>) -> Result<(), Errno> {
     let stand_ins = [(uid, NOBODY), (NOBODY, gid), (NOBODY, NOBODY)];

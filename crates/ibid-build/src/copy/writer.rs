@@ -15,12 +15,14 @@ use ibid_sys::owner;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
-use super::target::{Owner, Target, file_type, in_image, make_folder, open_folder, own};
+use super::target::{Owner, Target, file_type, in_image, open_folder, own};
 use super::{Devices, Error};
 use crate::context::{Context, Entry, Kind};
 
 /// Threads that write files. Creating them, not reading, takes the time.
 const WRITERS: usize = 2;
+/// Files that a thread takes at once, at most: those of one folder, as one thread waits for another that makes files in the same.
+const BATCH_MAX: usize = 256;
 /// Files that wait to be written, at most.
 const PENDING_MAX: usize = 20_000;
 
@@ -231,8 +233,8 @@ impl<'a> Writer<'a> {
         let (parent, name) = self.target.place(path, self.made_owner)?;
         let is_implied = source.is_implied(entry);
         match self.target.stat(path)?.map(|found| file_type(&found)) {
-            None if is_implied => return make_folder(&parent, &name, path, 0o755, (0, 0)),
-            None => make_folder(&parent, &name, path, mode, owner)?,
+            None if is_implied => return self.target.make_folder(&parent, &name, path, 0o755, (0, 0)),
+            None => self.target.make_folder(&parent, &name, path, mode, owner)?,
             Some(FileType::Directory) if is_implied => return Ok(()),
             // Merged, and its metadata too.
             Some(FileType::Directory) => own(&open_folder(&parent, &name, path)?, path, mode, owner)?,
@@ -244,7 +246,7 @@ impl<'a> Writer<'a> {
             }
             Some(_) if source.replaces() && !is_implied => {
                 self.target.remove(path)?;
-                make_folder(&parent, &name, path, mode, owner)?;
+                self.target.make_folder(&parent, &name, path, mode, owner)?;
             }
             Some(_) => {
                 return Err(Error::Kind { path: path.to_owned(), found: "no folder", wanted: "a folder" });
@@ -345,14 +347,18 @@ impl<'a> Writer<'a> {
     fn flush(&mut self) -> Result<(), Error> {
         let tasks = std::mem::take(&mut self.pending);
         self.pending_paths.clear();
+        let batches: Vec<&[FileTask]> = tasks
+            .chunk_by(|a, b| Arc::ptr_eq(&a.folder, &b.folder))
+            .flat_map(|in_folder| in_folder.chunks(BATCH_MAX))
+            .collect();
         let next = AtomicUsize::new(0);
         let failure = Mutex::new(None);
         std::thread::scope(|scope| {
-            for _ in 0..WRITERS.min(tasks.len()) {
+            for _ in 0..WRITERS.min(batches.len()) {
                 scope.spawn(|| {
-                    while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(error) = write_file(task) {
-                            next.store(tasks.len(), Ordering::Relaxed);
+                    while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Err(error) = batch.iter().try_for_each(write_file) {
+                            next.store(batches.len(), Ordering::Relaxed);
                             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                             return;
                         }
@@ -398,7 +404,7 @@ fn create_file(
             folder,
             name,
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::from_raw_mode(0o600),
+            Mode::from_raw_mode(mode & 0o777),
         )
     };
     let made = match create() {
@@ -409,10 +415,17 @@ fn create_file(
         made => made,
     };
     let mut file = File::from(made.map_err(in_image("make the file", path))?);
+    let status = rustix::fs::fstat(&file).map_err(in_image("look at", path))?;
     // Before the attributes: changing the owner takes capabilities away.
-    owner::change(&file, owner).map_err(in_image("set the owner of", path))?;
+    if !owner::is_on_disk(&status, owner) {
+        owner::change(&file, owner).map_err(in_image("set the owner of", path))?;
+    }
     fill(&mut file)?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(in_image("set the mode of", path))
+    // The umask may have taken bits away, and set-id bits were not asked for.
+    if status.st_mode & 0o7777 != mode {
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(in_image("set the mode of", path))?;
+    }
+    Ok(())
 }
 
 /// Sets owner and time of what is no file and no folder.
