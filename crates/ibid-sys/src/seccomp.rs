@@ -49,7 +49,13 @@ pub fn install_with_listener(program: &[Instruction]) -> Result<Listener, Errno>
             libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
             &raw const request,
         );
-        if result < 0 { Err(last_errno()) } else { Ok(Listener(OwnedFd::from_raw_fd(result as i32))) }
+        if result < 0 {
+            return Err(last_errno());
+        }
+        let listener = Listener(OwnedFd::from_raw_fd(result as i32));
+        // Kernels before 6.6 know no such flag, and wake whoever hears on another processor.
+        let _slower = libc::ioctl(listener.0.as_raw_fd(), SET_FLAGS as _, SYNC_WAKE_UP);
+        Ok(listener)
     }
 }
 
@@ -86,7 +92,10 @@ const RECEIVE: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
 const IS_VALID: libc::c_ulong = 0x4008_2102;
 const ADD_DESCRIPTOR: libc::c_ulong = 0x4018_2103;
+const SET_FLAGS: libc::c_ulong = 0x4008_2104;
 const CONTINUE: u32 = 1;
+/// Who makes a call waits for who answers it, so the two take turns on one processor.
+const SYNC_WAKE_UP: libc::c_ulong = 1;
 
 impl Listener {
     /// The next call. None when no process is left that could make one.
