@@ -18,7 +18,7 @@ use rustix::mount::{
 
 use crate::error::OVERLAY_STEP;
 use crate::overlay;
-use crate::plan::{File, Restrict, Step};
+use crate::plan::{File, Giving, Restrict, Step};
 use crate::report::Failure;
 use crate::root::{Root, attach, attach_at};
 
@@ -27,8 +27,8 @@ const OVER_THE_OLD_ROOT: &str = "/";
 
 /// A container in the making.
 pub(crate) struct Making {
-    /// Nothing is given to root: there is nobody but the user.
-    only_id: bool,
+    /// How files are given to their owners.
+    giving: Giving,
     /// The new root; at first, that in memory.
     root: Option<Root>,
     /// A root in memory. Below the new one, and gone with the old one when that is entered.
@@ -61,8 +61,8 @@ impl From<Restrict> for Attributes {
 }
 
 impl Making {
-    pub(crate) fn new(only_id: bool) -> Self {
-        Self { only_id, root: None, ahead: None, files_written: 0, held: Vec::new(), empty: None }
+    pub(crate) fn new(giving: Giving) -> Self {
+        Self { giving, root: None, ahead: None, files_written: 0, held: Vec::new(), empty: None }
     }
 
     /// Performs steps. `idmaps` are the user namespaces that [`Step::Bind`] refers to.
@@ -93,7 +93,7 @@ impl Making {
                     let memory = filesystem("tmpfs", &options, restrict)?;
                     // Only an attached mount can have others in it, or be cloned.
                     attach_at(&memory, Path::new(OVER_THE_OLD_ROOT))?;
-                    Ok(Root::new(memory, self.only_id))
+                    Ok(Root::new(memory, self.giving))
                 };
                 self.root = Some(made().map_err(|errno| Failure::filesystem("tmpfs", "/", errno))?);
                 Ok(())
@@ -211,7 +211,7 @@ impl Making {
 
     /// The new root is mounted over the one in memory.
     fn cover_with(&mut self, folder: OwnedFd) {
-        self.ahead = self.root.replace(Root::new(folder, self.only_id));
+        self.ahead = self.root.replace(Root::new(folder, self.giving));
     }
 
     fn bind(
@@ -257,11 +257,11 @@ impl Making {
         while !rest.is_empty() {
             rest = &rest[rustix::io::write(&written, rest)?..];
         }
-        if self.only_id {
+        match self.giving {
+            Giving::Kernel => fchown(&written, Some(Uid::from_raw(file.uid)), Some(Gid::from_raw(file.gid)))?,
             // Older kernels keep no attributes in memory; then it shows as the user's.
-            let _not_kept = owner::mark(files, name.as_str(), (file.uid, file.gid));
-        } else {
-            fchown(&written, Some(Uid::from_raw(file.uid)), Some(Gid::from_raw(file.gid)))?;
+            Giving::Beside => drop(owner::mark(files, name.as_str(), (file.uid, file.gid))),
+            Giving::Nothing => {}
         }
         fchmod(&written, Mode::from_raw_mode(file.mode))?;
         drop(written);

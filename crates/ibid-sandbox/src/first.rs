@@ -58,7 +58,7 @@ pub fn start_ahead() {
 /// Lets it begin, now that this process's ids are mapped.
 pub fn lay_ground_ahead() {
     if let Some(first) = AHEAD.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-        first.lay(plan::ground(false, None, Facts::of_starter(false)));
+        first.lay(plan::ground(false, None, false, Facts::of_starter(false)));
     }
 }
 

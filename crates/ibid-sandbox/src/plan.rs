@@ -40,8 +40,19 @@ pub(crate) struct Facts {
 pub(crate) struct Ground {
     /// In this order.
     pub(crate) steps: Vec<Step>,
-    /// Whether there is one id only: then everything made is the program's user's, and nothing can be given away.
-    pub(crate) only_id: bool,
+    /// How root gets what is made.
+    pub(crate) giving: Giving,
+}
+
+/// How a file that is made for a container is given to its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Giving {
+    /// The kernel keeps its owner.
+    Kernel,
+    /// There is one id: its owner is kept beside it, as a layer may be made of it.
+    Beside,
+    /// There is one id, whose everything is, and nobody will ask.
+    Nothing,
 }
 
 /// The way from there to the container.
@@ -249,7 +260,7 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
 ];
 
 /// Decides what there is below `/dev`, `/proc` and `/sys`, without and with a network of the container's own.
-pub(crate) fn ground(has_network: bool, shm_bytes: Option<u64>, facts: Facts) -> Ground {
+pub(crate) fn ground(has_network: bool, shm_bytes: Option<u64>, keeps_owners: bool, facts: Facts) -> Ground {
     let mut steps = vec![Step::SeparateMounts];
     if has_network {
         steps.push(Step::Loopback);
@@ -257,7 +268,12 @@ pub(crate) fn ground(has_network: bool, shm_bytes: Option<u64>, facts: Facts) ->
     steps.push(Step::AheadRoot);
     steps.extend(kernel_filesystems(has_network, facts));
     steps.extend(devices(shm_bytes, facts));
-    Ground { steps, only_id: facts.only_id }
+    let giving = match (facts.only_id, keeps_owners) {
+        (false, _) => Giving::Kernel,
+        (true, true) => Giving::Beside,
+        (true, false) => Giving::Nothing,
+    };
+    Ground { steps, giving }
 }
 
 /// Decides the rest. The idmaps come back beside the steps, because only the starter can make their user

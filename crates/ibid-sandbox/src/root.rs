@@ -9,16 +9,17 @@ use rustix::fs::{
 };
 use rustix::mount::{MoveMountFlags, move_mount};
 
+use crate::plan::Giving;
+
 /// The folder that becomes `/`.
 pub(crate) struct Root {
     folder: OwnedFd,
-    /// Nothing can be given to root, as there is one user only.
-    only_id: bool,
+    giving: Giving,
 }
 
 impl Root {
-    pub(crate) fn new(folder: OwnedFd, only_id: bool) -> Self {
-        Self { folder, only_id }
+    pub(crate) fn new(folder: OwnedFd, giving: Giving) -> Self {
+        Self { folder, giving }
     }
 
     /// Opens what is at `path` as a place only (`O_PATH`).
@@ -91,12 +92,17 @@ impl Root {
 
     /// Gives root what was just made: in a user namespace its maker is the user.
     pub(crate) fn own(&self, folder: &OwnedFd, name: &str) -> Result<(), Errno> {
-        if self.only_id {
-            // A link, and a file system in memory, may not hold it; neither is part of a layer.
-            let _not_kept = owner::mark(folder, name, (0, 0));
-            return Ok(());
+        match self.giving {
+            Giving::Kernel => {
+                chownat(folder, name, Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::SYMLINK_NOFOLLOW)
+            }
+            Giving::Beside => {
+                // A link, and a file system in memory, may not hold it; neither is part of a layer.
+                let _not_kept = owner::mark(folder, name, (0, 0));
+                Ok(())
+            }
+            Giving::Nothing => Ok(()),
         }
-        chownat(folder, name, Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// The folder that holds `path`, made where missing, and the last name of `path`.

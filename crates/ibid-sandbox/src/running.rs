@@ -171,7 +171,7 @@ fn spawn_after(spec: &Spec, stdio: Stdio, before_program: &mut dyn FnMut()) -> R
     let pasta = matches!(spec.network, Network::Private(_)).then(network::find_pasta).transpose()?;
     let group = spec.limits.any().then(|| cgroup::Group::new(&spec.limits)).transpose()?;
     let (steps, maps) = plan::plan(spec, facts)?;
-    let ground = plan::ground(spec.network != Network::Host, spec.shm_bytes, facts);
+    let ground = plan::ground(spec.network != Network::Host, spec.shm_bytes, spec.keeps_owners, facts);
     let idmaps = maps.iter().map(idmap::user_namespace).collect::<Result<Vec<_>, _>>()?;
     // The one id that is mapped is the program's user, whoever that is.
     let own_ids = userns::host_ids();

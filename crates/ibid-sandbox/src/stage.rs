@@ -79,8 +79,8 @@ fn start(socket: &Socket) -> Result<Option<(SignalFd, Child)>, Failure> {
     // What a terminal sends to its foreground, the starter passes on; here it would come a second time.
     rustix::process::setsid().map_err(failed("leave the session of the starter"))?;
     let signals = SignalFd::all().map_err(failed("watch signals"))?;
-    let Some((Ground { steps, only_id }, _)) = next_order(socket)? else { return Ok(None) };
-    let mut making = Making::new(only_id);
+    let Some((Ground { steps, giving }, _)) = next_order(socket)? else { return Ok(None) };
+    let mut making = Making::new(giving);
     making.apply(&steps, &[])?;
     let Some((Steps { steps, process }, mut descriptors)) = next_order(socket)? else { return Ok(None) };
     take_standard_descriptors(&mut descriptors).map_err(failed("take the program's descriptors"))?;

@@ -44,7 +44,7 @@ const ONE_ID: Facts = Facts { only_id: true, ..USER };
 
 /// From the first step of the ground to the last of all.
 fn all_steps(spec: &Spec, facts: Facts) -> Vec<Step> {
-    let ground = ground(spec.network != Network::Host, spec.shm_bytes, facts);
+    let ground = ground(spec.network != Network::Host, spec.shm_bytes, spec.keeps_owners, facts);
     let (steps, _) = plan(spec, facts).expect("a possible container");
     [ground.steps, steps.steps].concat()
 }
