@@ -434,15 +434,26 @@ fn a_context_of_many_folders_needs_few_descriptors() {
         return;
     }
     const FOLDERS: usize = 1500;
-    let project = project("FROM scratch\nCOPY many /many\n");
+    let project = project("");
     for number in 0..FOLDERS {
         project.file(&format!("many/{number}/file"), "");
     }
-    let inner = project.command(&["build"]);
-    let mut limited = std::process::Command::new("prlimit");
-    limited.args(["--nofile=512:512", env!("CARGO_BIN_EXE_ibid"), "build"]).current_dir(project.path());
-    limited.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let output = limited.output().expect("prlimit is installed");
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert_eq!(tree::image(&project).len(), 2 * FOLDERS + 1);
+    // By itself; and where the folder is new in an overlay, or there.
+    for (before, others) in [
+        ("", 0),
+        ("COPY f /f\n", 1),
+        ("COPY f /many/1/before\n", 1),
+        ("COPY f /many/1/before\nCOPY f /many/2/file\n", 1),
+    ] {
+        project.file("Dockerfile", &format!("FROM scratch\n{before}COPY many /many\n"));
+        let inner = project.command(&["build"]);
+        let mut limited = std::process::Command::new("prlimit");
+        limited.args(["--nofile=512:512", env!("CARGO_BIN_EXE_ibid"), "build"]).current_dir(project.path());
+        limited.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = limited.output().expect("prlimit is installed");
+        assert_eq!(output.status.code(), Some(0), "{before}{}", text(&output.stderr));
+        let image = tree::image(&project);
+        assert_eq!(image.len(), 2 * FOLDERS + 1 + others, "{before}");
+        assert_eq!(image["many/2/file"], "file 644 0:0 \"\"", "{before}");
+    }
 }
