@@ -8,11 +8,12 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::header;
 use crate::manifest::{Entry, Kind, Manifest};
 use crate::path::{self, as_path};
+use crate::scan::find_folder;
 use crate::{Error, Result};
 
 /// Size of a block, and how many are under way.
@@ -94,20 +95,12 @@ impl<'a> Files<'a> {
         let parent = path::parent(path);
         let folder = match self.folder.take() {
             Some(last) if last.0 == parent => last,
-            _ => (parent.to_vec(), path_folder(self.tree, parent).map_err(failed)?),
+            _ => (parent.to_vec(), find_folder(self.tree, parent).map_err(failed)?),
         };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let (_, folder) = self.folder.insert(folder);
         rustix::fs::openat(folder, path::name(path), flags, Mode::empty()).map(Into::into).map_err(failed)
     }
-}
-
-/// Opens a folder of a tree to go through it, which needs no more than that right. The empty path is the tree's root.
-fn path_folder(tree: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let path = if path.is_empty() { b".".as_slice() } else { path };
-    rustix::fs::openat2(tree, path, flags, Mode::empty(), resolve)
 }
 
 /// Runs `compose` on another thread and gives what it fills to `take`.

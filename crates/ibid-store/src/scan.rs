@@ -523,7 +523,16 @@ fn open_root(upper: &Path) -> Result<OwnedFd> {
 
 /// Opens a folder of a tree, following no link on the way. The empty path is the tree's root.
 pub(crate) fn open_folder(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open_folder_for(OFlags::RDONLY, root, path)
+}
+
+/// As [`open_folder`], to go through it only, which needs no right to read it.
+pub(crate) fn find_folder(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    open_folder_for(OFlags::PATH, root, path)
+}
+
+fn open_folder_for(access: OFlags, root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let path = if path.is_empty() { b".".as_slice() } else { path };
     rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)

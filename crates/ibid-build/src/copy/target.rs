@@ -71,9 +71,14 @@ impl Target {
     /// What a path is to be looked for in.
     fn top_of(&self, path: &Path) -> &Top {
         match &self.upper {
-            Some(upper) if path.ancestors().any(|folder| self.made.contains(folder)) => upper,
+            Some(upper) if self.is_in_made(path) => upper,
             _ => &self.top,
         }
+    }
+
+    /// Whether it is a folder made here, or in one.
+    fn is_in_made(&self, path: &Path) -> bool {
+        path.ancestors().any(|folder| self.made.contains(folder))
     }
 
     /// Where a path leads, links followed inside the root, the last one too. What does not exist stays as it is.
@@ -202,7 +207,7 @@ impl Target {
         rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))
             .map_err(in_image("make the folder", path))?;
         own(&open_folder(parent, name, path)?, path, mode, owner)?;
-        if self.upper.is_some() && !path.ancestors().any(|folder| self.made.contains(folder)) {
+        if self.upper.is_some() && !self.is_in_made(path) {
             self.made.insert(path.to_owned());
         }
         Ok(())
