@@ -175,7 +175,13 @@ impl Target {
         let folder = match folder {
             Ok(folder) => Arc::new(folder),
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Err(Error::Kind { path: path.to_owned(), found: "no folder", wanted: "a folder" });
+                let is_other = |path: &&Path| matches!(self.is_folder(path), Ok(false));
+                let in_the_way = path.ancestors().filter(is_other).last().unwrap_or(path);
+                return Err(Error::Kind {
+                    path: in_the_way.to_owned(),
+                    found: "no folder",
+                    wanted: "a folder",
+                });
             }
             Err(errno) => return Err(in_image("open the folder", path)(errno)),
         };
@@ -318,6 +324,11 @@ mod tests {
         let mut target = Target::open(&place.path().join("root")).expect("opens");
         assert!(matches!(target.folder(Path::new("link"), owner), Err(Error::Kind { .. })));
         assert!(matches!(target.folder(Path::new("link/below"), owner), Err(Error::Kind { .. })));
+        std::fs::write(place.path().join("root/real/file"), "").expect("a file");
+        for (path, expected) in [("real/file/x/y", "real/file"), ("link/below/x", "link")] {
+            let error = target.folder(Path::new(path), owner).expect_err(path);
+            assert!(matches!(&error, Error::Kind { path, .. } if path == Path::new(expected)), "{error}");
+        }
         assert!(target.folder(Path::new("real/new/er"), owner).is_ok());
         assert!(place.path().join("root/real/new/er").is_dir());
     }
